@@ -1,0 +1,28 @@
+"""Noise schedules, the x0 view of a network, step functions and samplers; plain torch."""
+
+from tract_ray.diffusion.denoiser import Denoiser, predictions
+from tract_ray.diffusion.gaussian import GaussianDenoiser
+from tract_ray.diffusion.sampling import initial_state, sample_ddim
+from tract_ray.diffusion.schedules import CosineVP, KarrasVE, NoiseSchedule, build_schedule, schedules
+from tract_ray.diffusion.steps import add_noise, ancestral_step, ddim_step, heun_step, invert_ddim_step
+from tract_ray.diffusion.weighting import loss_weight, weightings
+
+__all__ = [
+    "CosineVP",
+    "Denoiser",
+    "GaussianDenoiser",
+    "KarrasVE",
+    "NoiseSchedule",
+    "add_noise",
+    "ancestral_step",
+    "build_schedule",
+    "ddim_step",
+    "heun_step",
+    "initial_state",
+    "invert_ddim_step",
+    "loss_weight",
+    "predictions",
+    "sample_ddim",
+    "schedules",
+    "weightings",
+]

@@ -1,0 +1,62 @@
+"""What several networks share: initialisation, normalisation and the embedding of the noise level."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+NEARLY_ZERO = 1e-10
+
+
+def scaled_init(layer: nn.Conv2d | nn.Linear, scale: float = 1.0) -> nn.Conv2d | nn.Linear:
+    """Variance scaling, fan-average uniform, zero bias: DDPM's initialisation. Returns the layer."""
+    fan_in, fan_out = nn.init._calculate_fan_in_and_fan_out(layer.weight)
+    bound = math.sqrt(3 * max(scale, NEARLY_ZERO) / ((fan_in + fan_out) / 2))
+    nn.init.uniform_(layer.weight, -bound, bound)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def conv(in_channels: int, out_channels: int, kernel: int = 3, scale: float = 1.0) -> nn.Module:
+    return scaled_init(nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2), scale)
+
+
+def linear(in_features: int, out_features: int, scale: float = 1.0) -> nn.Module:
+    return scaled_init(nn.Linear(in_features, out_features), scale)
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """32 groups as in DDPM; narrow networks get groups of four channels."""
+    groups = 32 if channels % 32 == 0 and channels >= 128 else max(1, channels // 4)
+    return nn.GroupNorm(groups, channels)
+
+
+def noise_level(logsnr: Tensor) -> Tensor:
+    """`arctan(exp(-logsnr / 2)) / (pi / 2)`: the angle of the cosine schedule, in [0, 1] (Salimans & Ho 2022)."""
+    return torch.atan(torch.exp(-0.5 * logsnr.clamp(-20, 20))) / (0.5 * math.pi)
+
+
+def sinusoidal_embedding(level: Tensor, features: int) -> Tensor:
+    """Sines and cosines of `1000 level` at `features / 2` frequencies from 1 to 1e-4: `(B,)` -> `(B, features)`."""
+    half = features // 2
+    exponents = torch.arange(half, device=level.device, dtype=level.dtype) / (half - 1)
+    angles = 1000 * level[:, None] * torch.exp(-math.log(10_000) * exponents)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class ClassEmbedding(nn.Module):
+    """One dense layer on one-hot labels. A negative label is "no class" and embeds to the bias."""
+
+    def __init__(self, num_classes: int, features: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.dense = linear(num_classes, features)
+
+    def forward(self, labels: Tensor) -> Tensor:
+        classes = torch.arange(self.num_classes, device=labels.device)
+        one_hot = (labels[:, None] == classes).to(next(self.dense.parameters()).dtype)
+        out: Tensor = self.dense(one_hot)
+        return out

@@ -1,0 +1,154 @@
+"""The U-Net of progressive distillation, which TRACT's CIFAR-10 and ImageNet-64 results use too.
+
+Salimans & Ho 2022, appendix B: residual blocks with FiLM conditioning that also resample, attention at chosen
+resolutions, the noise level fed as the angle of the cosine schedule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tract_ray.config import require
+from tract_ray.networks.layers import ClassEmbedding, conv, group_norm, linear, noise_level, sinusoidal_embedding
+
+
+class ResidualBlock(nn.Module):
+    """Norm, swish, [resample], conv; FiLM by the embedding; swish, dropout, conv; plus the (resampled) input."""
+
+    def __init__(self, channels_in: int, channels: int, embedding: int, dropout: float, resample: str = "") -> None:
+        super().__init__()
+        self.resample = resample
+        self.norm1 = group_norm(channels_in)
+        self.conv1 = conv(channels_in, channels)
+        self.film = linear(embedding, 2 * channels, scale=0)
+        self.norm2 = group_norm(channels)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = conv(channels, channels, scale=0)
+        self.skip = conv(channels_in, channels, kernel=1) if channels_in != channels else nn.Identity()
+
+    def _resampled(self, x: Tensor) -> Tensor:
+        if self.resample == "down":
+            return F.avg_pool2d(x, 2)
+        if self.resample == "up":
+            return F.interpolate(x, scale_factor=2, mode="nearest")
+        return x
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        h = self.conv1(self._resampled(F.silu(self.norm1(x))))
+        scale, shift = self.film(F.silu(embedding))[:, :, None, None].chunk(2, dim=1)
+        h = self.conv2(self.dropout(F.silu(self.norm2(h) * (1 + scale) + shift)))
+        out: Tensor = self.skip(self._resampled(x)) + h
+        return out
+
+
+class AttentionBlock(nn.Module):
+    """Multi-head self-attention over pixels, with a residual connection. Heads are contiguous channel groups."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = group_norm(channels)
+        self.q, self.k, self.v = (conv(channels, channels, kernel=1) for _ in range(3))
+        self.out = conv(channels, channels, kernel=1, scale=0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm(x)
+        # (B, heads, pixels, channels / heads)
+        q, k, v = (layer(h).flatten(2).unflatten(1, (self.heads, -1)).mT for layer in (self.q, self.k, self.v))
+        attended = F.scaled_dot_product_attention(q, k, v)
+        out: Tensor = x + self.out(attended.mT.reshape(x.shape))
+        return out
+
+
+class UNet(nn.Module):
+    """`network(x, logsnr, labels)`: `(B, in_channels, H, W)` -> `(B, out_channels, H, W)`.
+
+    `attention` lists the resolutions (pixels) whose blocks attend. `head_width` sets channels per attention head;
+    0 means one head. `num_classes` > 0 adds a class embedding; `labels` are then `(B,)` integers.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        in_channels: int,
+        out_channels: int,
+        channels: int,
+        multipliers: Sequence[int],
+        blocks: int,
+        embedding: int,
+        attention: Sequence[int],
+        head_width: int = 0,
+        dropout: float = 0.0,
+        num_classes: int = 0,
+    ) -> None:
+        super().__init__()
+        deepest = 2 ** (len(multipliers) - 1)
+        require(image_size % deepest == 0, "network", f"image size {image_size} is not a multiple of {deepest}")
+        require(channels % 4 == 0, "channels", f"must be a multiple of 4, got {channels}")
+        self.channels = channels
+        self.embed = nn.Sequential(linear(channels, embedding), nn.SiLU(), linear(embedding, embedding))
+        self.embed_class = ClassEmbedding(num_classes, embedding) if num_classes else None
+
+        def block(channels_in: int, width: int, resample: str = "") -> ResidualBlock:
+            return ResidualBlock(channels_in, width, embedding, dropout, resample)
+
+        def attend(width: int) -> AttentionBlock:
+            return AttentionBlock(width, width // head_width if head_width else 1)
+
+        def stage(channels_in: int, width: int, size: int) -> nn.ModuleList:
+            return nn.ModuleList([block(channels_in, width), *([attend(width)] if size in attention else [])])
+
+        size, width = image_size, channels
+        self.conv_in = conv(in_channels, channels)
+        skips = [channels]
+        self.down = nn.ModuleList()
+        for level, multiplier in enumerate(multipliers):
+            for _ in range(blocks):
+                self.down.append(stage(width, channels * multiplier, size))
+                width = channels * multiplier
+                skips.append(width)
+            if level < len(multipliers) - 1:
+                self.down.append(nn.ModuleList([block(width, width, "down")]))
+                skips.append(width)
+                size //= 2
+        self.middle = nn.ModuleList([block(width, width), attend(width), block(width, width)])
+        self.up = nn.ModuleList()
+        for level, multiplier in reversed(list(enumerate(multipliers))):
+            for _ in range(blocks + 1):
+                self.up.append(stage(width + skips.pop(), channels * multiplier, size))
+                width = channels * multiplier
+            if level:
+                self.up.append(nn.ModuleList([block(width, width, "up")]))
+                size *= 2
+        self.norm_out = group_norm(width)
+        self.conv_out = conv(width, out_channels, scale=0)
+
+    def forward(self, x: Tensor, logsnr: Tensor, labels: Tensor | None = None) -> Tensor:
+        embedding = self.embed(sinusoidal_embedding(noise_level(logsnr), self.channels))
+        if self.embed_class is not None:
+            require(labels is not None, "labels", "this network is class-conditional and needs labels")
+            embedding = embedding + self.embed_class(cast(Tensor, labels))
+
+        def run(layers: nn.ModuleList, h: Tensor) -> Tensor:
+            for layer in layers:
+                h = layer(h, embedding) if isinstance(layer, ResidualBlock) else layer(h)
+            return h
+
+        h = self.conv_in(x)
+        skips = [h]
+        for layers in self.down:
+            h = run(cast(nn.ModuleList, layers), h)
+            skips.append(h)
+        h = run(self.middle, h)
+        for layers in self.up:
+            stage = cast(nn.ModuleList, layers)
+            resamples = bool(cast(ResidualBlock, stage[0]).resample)
+            h = run(stage, h if resamples else torch.cat([h, skips.pop()], dim=1))
+        out: Tensor = self.conv_out(F.silu(self.norm_out(h)))
+        return out
