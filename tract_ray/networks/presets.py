@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from tract_ray.config import choose, require
+from tract_ray.networks.edm import DhariwalUNet, SongUNet
 from tract_ray.networks.mlp import MLP
 from tract_ray.networks.unet import UNet
 
@@ -25,6 +26,7 @@ class NetworkPreset:
     prediction: str = "v"
     num_classes: int = 0
     note: str = ""
+    requires: str = ""  # an optional package that the network is built from
     data_settings: tuple[str, ...] = field(
         default=("image_size", "in_channels", "out_channels", "num_classes"), repr=False
     )
@@ -36,6 +38,21 @@ class NetworkPreset:
 
 
 _BTD = {"embedding": 1024, "multipliers": (1, 1, 1), "blocks": 3, "attention": (16, 8)}
+_IMAGENET64 = {
+    "channels": 192,
+    "multipliers": (1, 2, 3, 4),
+    "blocks": 3,
+    "attention": (32, 16, 8),
+    "head_width": 64,
+}
+# The published CIFAR-10 networks were trained with augmentation labels, whose weights they keep.
+_EDM_CIFAR10 = {"channels": 128, "multipliers": (2, 2, 2), "blocks": 4, "attention": (16,), "augment_dim": 9}
+_NCSNPP = {
+    "embedding_type": "fourier",
+    "encoder_type": "residual",
+    "noise_multiplier": 2,
+    "resample_filter": (1, 3, 3, 1),
+}
 
 presets: dict[str, NetworkPreset] = {
     "mlp_8x8": NetworkPreset(
@@ -61,6 +78,30 @@ presets: dict[str, NetworkPreset] = {
     ),
     "unet_cifar10_small": NetworkPreset(
         UNet, (3, 32, 32), {"channels": 128, **_BTD}, prediction="x0", note="TRACT's distilled 19.4M student"
+    ),
+    "unet_imagenet64": NetworkPreset(
+        UNet,
+        (3, 64, 64),
+        {"embedding": 768, **_IMAGENET64},
+        prediction="both",
+        num_classes=1000,
+        note="BTD and TRACT, 296M",
+    ),
+    "edm_8x8": NetworkPreset(
+        SongUNet,
+        (1, 8, 8),
+        {"channels": 16, "multipliers": (1, 2), "blocks": 1, "attention": (4,)},
+        prediction="edm",
+        note="tiny DDPM++, for digits",
+    ),
+    "edm_cifar10_ddpmpp": NetworkPreset(
+        SongUNet, (3, 32, 32), _EDM_CIFAR10, prediction="edm", note="EDM's VP network, 55.7M"
+    ),
+    "edm_cifar10_ncsnpp": NetworkPreset(
+        SongUNet, (3, 32, 32), {**_EDM_CIFAR10, **_NCSNPP}, prediction="edm", note="EDM's VE network, 56.4M"
+    ),
+    "edm_imagenet64_adm": NetworkPreset(
+        DhariwalUNet, (3, 64, 64), _IMAGENET64, prediction="edm", num_classes=1000, note="EDM's ADM, 296M"
     ),
 }
 

@@ -1,0 +1,260 @@
+"""EDM's networks: DDPM++ and NCSN++ (`SongUNet`) and ADM (`DhariwalUNet`), under their published parameter names.
+
+Karras et al. 2022, appendix F; Song et al. 2021; Dhariwal & Nichol 2021. They return EDM's F; the preconditioning
+around it is the prediction "edm" of `tract_ray.diffusion`. The time input is `c_noise = ln(sigma) / 4`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tract_ray.config import choose, require
+from tract_ray.networks.edm_layers import (
+    BlockStyle,
+    EDMBlock,
+    FourierEmbedding,
+    Init,
+    ResampleConv,
+    edm_linear,
+    edm_norm,
+    positional_embedding,
+)
+
+
+def noise_input(logsnr: Tensor) -> Tensor:
+    """`c_noise = ln(sigma / alpha) / 4 = -logsnr / 8` (Karras et al. 2022, table 1)."""
+    return -logsnr / 8
+
+
+def one_hot(labels: Tensor | None, classes: int, like: Tensor) -> Tensor:
+    """`(B, classes)` in the precision of `like`; a negative label, "no class", is a row of zeros."""
+    require(labels is not None, "labels", "this network is class-conditional and needs labels")
+    return (cast(Tensor, labels)[:, None] == torch.arange(classes, device=like.device)).to(like.dtype)
+
+
+def _check(image_size: int, channels: int, multipliers: Sequence[int]) -> None:
+    deepest = 2 ** (len(multipliers) - 1)
+    require(image_size % deepest == 0, "network", f"image size {image_size} is not a multiple of {deepest}")
+    require(channels % 4 == 0, "channels", f"must be a multiple of 4, got {channels}")
+
+
+def _encoder(
+    image_size: int, widths: Sequence[int], blocks: int, attention: Sequence[int], style: BlockStyle, width_first: int
+) -> tuple[dict[str, nn.Module], list[int]]:
+    """The blocks of the way down after the first convolution, and the widths of what they (and it) hand across."""
+    layers: dict[str, nn.Module] = {}
+    skips = [width_first]
+    for level, width in enumerate(widths):
+        size = image_size >> level
+        if level:
+            layers[f"{size}x{size}_down"] = EDMBlock(skips[-1], skips[-1], style, resample="down")
+            skips.append(skips[-1])
+        for index in range(blocks):
+            layers[f"{size}x{size}_block{index}"] = EDMBlock(skips[-1], width, style, attention=size in attention)
+            skips.append(width)
+    return layers, skips
+
+
+def _decoder(
+    image_size: int,
+    widths: Sequence[int],
+    blocks: int,
+    attention: Sequence[int],
+    style: BlockStyle,
+    skips: Sequence[int],
+    attend_all: bool,
+) -> dict[str, nn.Module]:
+    """The blocks of the middle and of the way up; `attend_all` or only the last block of a resolution attends."""
+    layers: dict[str, nn.Module] = {}
+    left, before = list(skips), widths[-1]
+    for level, width in reversed(list(enumerate(widths))):
+        size = image_size >> level
+        if level == len(widths) - 1:
+            layers[f"{size}x{size}_in0"] = EDMBlock(before, before, style, attention=True)
+            layers[f"{size}x{size}_in1"] = EDMBlock(before, before, style)
+        else:
+            layers[f"{size}x{size}_up"] = EDMBlock(before, before, style, resample="up")
+        for index in range(blocks + 1):
+            attend = size in attention and (attend_all or index == blocks)
+            layers[f"{size}x{size}_block{index}"] = EDMBlock(before + left.pop(), width, style, attention=attend)
+            before = width
+    return layers
+
+
+class SongUNet(nn.Module):
+    """`network(x, logsnr, labels)`: `(B, in_channels, H, W)` -> `(B, out_channels, H, W)`.
+
+    DDPM++ by default. NCSN++ is `embedding_type` "fourier", `encoder_type` "residual", `noise_multiplier` 2 and
+    `resample_filter` (1, 3, 3, 1). `augment_dim` > 0 holds the weights of EDM's augmentation labels, which are fed
+    nothing here: that is what EDM's own sampler does.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        in_channels: int,
+        out_channels: int,
+        channels: int,
+        multipliers: Sequence[int],
+        blocks: int,
+        attention: Sequence[int],
+        embedding_multiplier: int = 4,
+        noise_multiplier: int = 1,
+        embedding_type: str = "positional",
+        encoder_type: str = "standard",
+        resample_filter: Sequence[int] = (1, 1),
+        augment_dim: int = 0,
+        dropout: float = 0.0,
+        num_classes: int = 0,
+    ) -> None:
+        super().__init__()
+        _check(image_size, channels, multipliers)
+        choose("embedding_type", embedding_type, ("positional", "fourier"))
+        choose("encoder_type", encoder_type, ("standard", "residual"))
+        self.num_classes = num_classes
+        self.features, width = channels * noise_multiplier, channels * embedding_multiplier
+        init, taps = Init("xavier"), tuple(resample_filter)
+        style = BlockStyle(
+            embedding=width,
+            init=init,
+            init_zero=Init("xavier", weight=1e-5),
+            init_attention=Init("xavier", weight=math.sqrt(0.2)),
+            adaptive=False,
+            eps=1e-6,
+            dropout=dropout,
+            skip_scale=math.sqrt(0.5),
+            taps=taps,
+            project_skip=True,
+        )
+        self.map_noise = FourierEmbedding(self.features) if embedding_type == "fourier" else None
+        self.map_label = edm_linear(num_classes, self.features, init) if num_classes else None
+        self.map_augment = edm_linear(augment_dim, self.features, init, bias=False) if augment_dim else None
+        self.map_layer0 = edm_linear(self.features, width, init)
+        self.map_layer1 = edm_linear(width, width, init)
+
+        widths = [channels * multiplier for multiplier in multipliers]
+        layers, skips = _encoder(image_size, widths, blocks, attention, style, channels)
+        first = {f"{image_size}x{image_size}_conv": ResampleConv(in_channels, channels, 3, init)}
+        self.enc = nn.ModuleDict({**first, **layers})
+        if encoder_type == "residual":
+            self.enc = self._with_pyramid(self.enc, in_channels, init, taps)
+        self.dec = nn.ModuleDict(_decoder(image_size, widths, blocks, attention, style, skips, attend_all=False))
+        self.dec[f"{image_size}x{image_size}_aux_norm"] = edm_norm(widths[0], style.eps)
+        self.dec[f"{image_size}x{image_size}_aux_conv"] = ResampleConv(widths[0], out_channels, 3, style.init_zero)
+
+    @staticmethod
+    def _with_pyramid(encoder: nn.ModuleDict, in_channels: int, init: Init, taps: tuple[int, ...]) -> nn.ModuleDict:
+        """NCSN++'s second way down: after each resampling block, a convolution of the image pyramid joins in."""
+        layers: dict[str, nn.Module] = {}
+        width = in_channels
+        for name, layer in encoder.items():
+            layers[name] = layer
+            if isinstance(layer, EDMBlock) and name.endswith("_down"):
+                aux = ResampleConv(width, layer.channels, 3, init, resample="down", taps=taps, fused=True)
+                layers[name.replace("_down", "_aux_residual")] = aux
+                width = layer.channels
+        return nn.ModuleDict(layers)
+
+    def _embedding(self, logsnr: Tensor, labels: Tensor | None) -> Tensor:
+        noise = noise_input(logsnr)
+        embed = self.map_noise or (lambda level: positional_embedding(level, self.features, endpoint=True))
+        # The weights expect the sines first.
+        h: Tensor = torch.cat(embed(noise).chunk(2, dim=1)[::-1], dim=1)
+        if self.map_label is not None:
+            # One-hot labels have unit variance per class in EDM, hence the root.
+            h = h + self.map_label(one_hot(labels, self.num_classes, h) * math.sqrt(self.num_classes))
+        return F.silu(self.map_layer1(F.silu(self.map_layer0(h))))
+
+    def forward(self, x: Tensor, logsnr: Tensor, labels: Tensor | None = None) -> Tensor:
+        embedding = self._embedding(logsnr, labels)
+        skips: list[Tensor] = []
+        aux = x
+        for name, layer in self.enc.items():
+            if "aux_residual" in name:
+                x = skips[-1] = aux = (x + layer(aux)) / math.sqrt(2)
+            else:
+                x = layer(x, embedding) if isinstance(layer, EDMBlock) else layer(x)
+                skips.append(x)
+        for name, layer in self.dec.items():
+            if isinstance(layer, EDMBlock):
+                x = layer(torch.cat([x, skips.pop()], dim=1) if "_block" in name else x, embedding)
+            else:
+                x = layer(F.silu(x)) if "aux_conv" in name else layer(x)
+        return x
+
+
+class DhariwalUNet(nn.Module):
+    """`network(x, logsnr, labels)`: `(B, in_channels, H, W)` -> `(B, out_channels, H, W)`.
+
+    `head_width` is the number of channels per attention head; the other options are `SongUNet`'s.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        in_channels: int,
+        out_channels: int,
+        channels: int,
+        multipliers: Sequence[int],
+        blocks: int,
+        attention: Sequence[int],
+        embedding_multiplier: int = 4,
+        head_width: int = 64,
+        augment_dim: int = 0,
+        dropout: float = 0.0,
+        num_classes: int = 0,
+    ) -> None:
+        super().__init__()
+        _check(image_size, channels, multipliers)
+        self.num_classes = num_classes
+        self.features, width = channels, channels * embedding_multiplier
+        init = Init("kaiming", weight=math.sqrt(1 / 3), bias=math.sqrt(1 / 3))
+        zero = Init("kaiming", weight=0)
+        style = BlockStyle(
+            embedding=width,
+            init=init,
+            init_zero=zero,
+            init_attention=init,
+            adaptive=True,
+            eps=1e-5,
+            dropout=dropout,
+            head_width=head_width,
+        )
+        self.map_augment = edm_linear(augment_dim, channels, zero, bias=False) if augment_dim else None
+        self.map_layer0 = edm_linear(channels, width, init)
+        self.map_layer1 = edm_linear(width, width, init)
+        self.map_label = None
+        if num_classes:
+            self.map_label = nn.Linear(num_classes, width, bias=False)
+            nn.init.normal_(self.map_label.weight)
+
+        widths = [channels * multiplier for multiplier in multipliers]
+        layers, skips = _encoder(image_size, widths, blocks, attention, style, widths[0])
+        first = {f"{image_size}x{image_size}_conv": ResampleConv(in_channels, widths[0], 3, init)}
+        self.enc = nn.ModuleDict({**first, **layers})
+        self.dec = nn.ModuleDict(_decoder(image_size, widths, blocks, attention, style, skips, attend_all=True))
+        self.out_norm = edm_norm(widths[0], style.eps)
+        self.out_conv = ResampleConv(widths[0], out_channels, 3, zero)
+
+    def forward(self, x: Tensor, logsnr: Tensor, labels: Tensor | None = None) -> Tensor:
+        embedding = positional_embedding(noise_input(logsnr), self.features, endpoint=False)
+        embedding = self.map_layer1(F.silu(self.map_layer0(embedding)))
+        if self.map_label is not None:
+            embedding = embedding + self.map_label(one_hot(labels, self.num_classes, embedding))
+        embedding = F.silu(embedding)
+        skips: list[Tensor] = []
+        for layer in self.enc.values():
+            x = layer(x, embedding) if isinstance(layer, EDMBlock) else layer(x)
+            skips.append(x)
+        for name, layer in self.dec.items():
+            x = layer(torch.cat([x, skips.pop()], dim=1) if "_block" in name else x, embedding)
+        out: Tensor = self.out_conv(F.silu(self.out_norm(x)))
+        return out
