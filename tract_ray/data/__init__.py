@@ -1,0 +1,7 @@
+"""Data sets by name: uint8 images in memory, and the order in which a run sees them."""
+
+from tract_ray.data.dataset import Dataset
+from tract_ray.data.order import sample_indices
+from tract_ray.data.registry import DatasetInfo, dataset_info, datasets, load_dataset
+
+__all__ = ["Dataset", "DatasetInfo", "dataset_info", "datasets", "load_dataset", "sample_indices"]

@@ -1,0 +1,165 @@
+"""The protocol that every training method meets, the teacher's own training included.
+
+A method is one file. It says which networks it holds, the loss of a batch in a phase, what changes at a phase
+boundary and what must be saved; `training/loop.py` does the rest, the same for all. To add one: write its
+configuration (a `MethodConfig` with a `kind`) and its class, and decorate the class with `@register`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from tract_ray.config import InputError, require
+from tract_ray.diffusion import Denoiser, sample_ddim, weightings
+from tract_ray.distillation.draws import Draws
+from tract_ray.distillation.phases import Phase
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodConfig:
+    """What every method is told. Lengths count training images ("samples"), the clock of the whole platform."""
+
+    samples: int = 96 << 20
+    batch: int = 256
+    lr: float = 2e-4
+    lr_decay: str = "constant"  # or "linear": to zero at the end of each phase
+    clip_norm: float = 1.0
+    weighting: str = "truncated_snr"
+
+    kind: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        require(self.batch >= 1, "batch", f"must be at least 1, got {self.batch}")
+        require(self.samples >= self.batch, "samples", f"{self.samples} is less than one batch of {self.batch}")
+        require(self.lr > 0, "lr", f"must be positive, got {self.lr}")
+        require(self.lr_decay in ("constant", "linear"), "lr_decay", f"constant or linear, got {self.lr_decay!r}")
+        require(self.clip_norm > 0, "clip_norm", f"must be positive, got {self.clip_norm}")
+        require(self.weighting in weightings, "weighting", f"one of {', '.join(weightings)}, not {self.weighting!r}")
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.samples // self.batch
+
+    def phases(self) -> tuple[Phase, ...]:
+        """The phases that this configuration lays out; one by default."""
+        return (Phase(0, 0, self.steps, 1, 1),)
+
+    @staticmethod
+    def kinds() -> dict[str, type[MethodConfig]]:
+        """The configuration type of every registered method."""
+        return {name: method.config_type for name, method in methods.items()}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The local shard of a training step: images `(b, C, H, W)` in [-1, 1], labels `(b,)` or None, its random draws."""
+
+    images: Tensor
+    labels: Tensor | None
+    draws: Draws
+    step: int  # optimiser step within the phase, from 0
+
+
+class Method(ABC):
+    """One way of training a network. See the module's text."""
+
+    kind: ClassVar[str]
+    paper: ClassVar[str]
+    config_type: ClassVar[type[MethodConfig]]
+    needs_teacher: ClassVar[bool] = True
+
+    config: Any
+    phases: tuple[Phase, ...]
+    trained: dict[str, Denoiser]
+    """The networks that an optimiser updates. The loop may wrap `trained[name].network` (DDP)."""
+
+    def __init__(self, config: Any, teacher: Denoiser | None, student: nn.Module) -> None:
+        """Every method is built from its configuration, a teacher that it may overwrite, and a student to train."""
+        self.config = config
+        self.phases = config.phases()
+        self.phase = self.phases[0]
+
+    def start_phase(self, phase: Phase) -> None:
+        """What changes when `phase` begins, then `set_phase`. The loop makes fresh optimisers afterwards."""
+        self.set_phase(phase)
+
+    def set_phase(self, phase: Phase) -> None:
+        """Hold the networks that `phase` holds, whatever their weights: a checkpoint is restored into them."""
+        self.phase = phase
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> Tensor:
+        """Loss of each sample, `(b,)`; the loop takes the mean over the global batch."""
+
+    def active(self, step: int) -> str:
+        """Which of `trained` the step updates (methods with two networks alternate)."""
+        return "student"
+
+    def after_step(self, batch: Batch) -> None:  # noqa: B027 (a method without averages is fine)
+        """Called after the optimiser: averages are taken here."""
+
+    def optimizer(self, name: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """A fresh optimiser for `trained[name]` at the start of a phase."""
+        return torch.optim.Adam(parameters, lr=self.config.lr, fused=True)
+
+    def learning_rate(self, step: int) -> float:
+        """Learning rate of optimiser step `step` of the current phase."""
+        if self.config.lr_decay == "linear":
+            return float(self.config.lr * (1 - step / self.phase.steps))
+        return float(self.config.lr)
+
+    @abstractmethod
+    def candidates(self) -> dict[float, nn.Module]:
+        """The networks one may sample from now, by their mu_i; the first is the method's own choice."""
+
+    @abstractmethod
+    def modules(self) -> dict[str, nn.Module]:
+        """Every network whose weights a checkpoint must hold."""
+
+    def counters(self) -> dict[str, int]:
+        """Whole numbers a checkpoint must hold beside the weights (numbers of EMA updates)."""
+        return {}
+
+    def restore_counters(self, counters: Mapping[str, int]) -> None:  # noqa: B027
+        """Undo `counters`."""
+
+    def sampling_times(self, steps: int) -> Tensor:
+        """The sampler's nodes for `steps` network calls, `(steps + 1,)`."""
+        return next(iter(self.trained.values())).schedule.nodes(steps)
+
+    def sample(self, network: nn.Module, noise: Tensor, steps: int, labels: Tensor | None = None) -> Tensor:
+        """Images `(B, C, H, W)` from one of `candidates()` in `steps` network calls."""
+        denoiser = next(iter(self.trained.values())).view_of(network)
+        return sample_ddim(denoiser, noise, steps, times=self.sampling_times(steps), labels=labels)
+
+
+M = TypeVar("M", bound=type[Method])
+methods: dict[str, type[Method]] = {}
+
+
+def register(method: M) -> M:
+    """Class decorator: make `method` known by its `kind`."""
+    if inspect.isabstract(method):
+        raise TypeError(f"{method.__name__} leaves parts of the protocol out")
+    methods[method.kind] = method
+    return method
+
+
+def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean over pixels of the squared difference, `(B,)`."""
+    return (prediction - target).square().flatten(1).mean(1)
+
+
+def require_teacher(teacher: Denoiser | None, kind: str) -> Denoiser:
+    """The teacher, or the error of a method that was built without one."""
+    if teacher is None:
+        raise InputError(f"teacher: {kind} needs a trained teacher")
+    return teacher

@@ -1,0 +1,19 @@
+"""Features, Fréchet distance, sample grids and what a model scores."""
+
+from tract_ray.evaluation.features import FeatureExtractor, build_extractor, extractors
+from tract_ray.evaluation.frechet import Statistics, frechet_distance, frechet_distance_numpy
+from tract_ray.evaluation.grid import image_grid, save_grid
+from tract_ray.evaluation.score import Evaluator, fixed_noise
+
+__all__ = [
+    "Evaluator",
+    "FeatureExtractor",
+    "Statistics",
+    "build_extractor",
+    "extractors",
+    "fixed_noise",
+    "frechet_distance",
+    "frechet_distance_numpy",
+    "image_grid",
+    "save_grid",
+]

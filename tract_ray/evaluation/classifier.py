@@ -1,0 +1,91 @@
+"""A small classifier whose last hidden layer serves as features, trained once per data set and cached."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from tract_ray.config import require
+from tract_ray.data import Dataset, sample_indices
+from tract_ray.files import atomic_folder, write_safetensors
+
+FEATURES = 64
+RECIPE: dict[str, float] = {"version": 1, "batch": 128, "steps": 600, "lr": 3e-3, "seed": 0, "threads": 1}
+
+
+class SmallClassifier(nn.Module):
+    """Two strided convolutions and two dense layers: `(B, C, H, W)` uint8 -> logits `(B, classes)`."""
+
+    def __init__(self, shape: tuple[int, int, int], num_classes: int) -> None:
+        super().__init__()
+        channels, height, _ = shape
+        self.conv1 = nn.Conv2d(channels, 16, 3, padding=1)
+        self.conv2 = nn.Conv2d(16, 32, 3, stride=2, padding=1)
+        self.pool = nn.AdaptiveAvgPool2d(min(4, height // 2))
+        self.dense = nn.Linear(32 * min(4, height // 2) ** 2, FEATURES)
+        self.head = nn.Linear(FEATURES, num_classes)
+
+    def features(self, images: Tensor) -> Tensor:
+        """`(B, 64)`, the activations that the logits are read from."""
+        h = F.relu(self.conv1(images.float() / 127.5 - 1))
+        h = self.pool(F.relu(self.conv2(h)))
+        return F.silu(self.dense(h.flatten(1)))  # smooth: a dead unit would make the covariance singular
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.features(images))
+        return logits
+
+
+def trained_classifier(dataset: Dataset, cache: Path) -> tuple[SmallClassifier, str]:
+    """The classifier of `dataset` and the fingerprint of its weights; trained the first time (seconds for digits).
+
+    Training is deterministic: fixed seed, data order and one thread. Two processes that need it at once both train
+    the same weights; the folder appears whole or not at all.
+    """
+    require(dataset.num_classes > 1, "features", f"{dataset.name} has no labels; a classifier needs some")
+    data_key = hashlib.sha256(dataset.images.cpu().numpy().tobytes()).hexdigest()
+    key = hashlib.sha256(json.dumps([RECIPE, dataset.shape, data_key]).encode()).hexdigest()[:16]
+    folder = cache / "classifiers" / f"{dataset.name.partition(':')[0]}-{key}"
+    network = SmallClassifier(dataset.shape, dataset.num_classes)
+    if not (folder / "model.safetensors").is_file():
+        accuracy = _train(network, dataset)
+        with atomic_folder(folder) as new:
+            write_safetensors(new / "model.safetensors", network.state_dict())
+            (new / "config.json").write_text(json.dumps({"recipe": RECIPE, "train_accuracy": accuracy}, indent=2))
+    network.load_state_dict(load_file(folder / "model.safetensors"))
+    network.eval().requires_grad_(False).to(dataset.images.device)
+    fingerprint = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:12]
+    return network, fingerprint
+
+
+def _train(network: SmallClassifier, dataset: Dataset) -> float:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(RECIPE["threads"])  # type: ignore[arg-type]
+    try:
+        data, batch, steps = dataset.to("cpu"), int(RECIPE["batch"]), int(RECIPE["steps"])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(RECIPE["seed"]))
+            for layer in network.modules():
+                if isinstance(layer, nn.Conv2d | nn.Linear):
+                    layer.reset_parameters()
+        optimizer = torch.optim.Adam(network.parameters(), lr=RECIPE["lr"])
+        for step in range(steps):
+            rows = sample_indices(len(data), int(RECIPE["seed"]), step * batch, batch)
+            loss = F.cross_entropy(network(data.images[rows]), data.labels[rows], label_smoothing=0.1)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            for group in optimizer.param_groups:
+                group["lr"] = RECIPE["lr"] * (1 - step / steps)
+            optimizer.step()
+        with torch.no_grad():
+            pairs = zip(data.images.split(500), data.labels.split(500), strict=True)
+            correct = [int((network(x).argmax(1) == y).sum()) for x, y in pairs]
+        return sum(correct) / len(data)
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,27 @@
+"""One run: its configuration, the loop, checkpoints and exact resume, model folders, Ray Train workers."""
+
+from tract_ray.training.distill import RunResult, run_distillation
+from tract_ray.training.loop import train
+from tract_ray.training.model import Model, load_model
+from tract_ray.training.paths import Paths
+from tract_ray.training.run_config import EvaluationConfig, NetworkConfig, RunConfig, TeacherConfig
+from tract_ray.training.teacher import find_teacher, teacher_scores, train_teacher
+from tract_ray.training.worker import Worker, default_device
+
+__all__ = [
+    "EvaluationConfig",
+    "Model",
+    "NetworkConfig",
+    "Paths",
+    "RunConfig",
+    "RunResult",
+    "TeacherConfig",
+    "Worker",
+    "default_device",
+    "find_teacher",
+    "load_model",
+    "run_distillation",
+    "teacher_scores",
+    "train",
+    "train_teacher",
+]

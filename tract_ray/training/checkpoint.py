@@ -1,0 +1,79 @@
+"""The checkpoint of a run in progress: one safetensors file, replaced atomically; what is no tensor is its metadata."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tract_ray.config import InputError
+from tract_ray.distillation import Method
+from tract_ray.files import read_metadata, read_safetensors, write_safetensors
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a checkpoint stands: optimiser steps done, and lines of the record that belong to them."""
+
+    step: int = 0
+    record_lines: int = 0
+
+
+def save_checkpoint(
+    path: Path,
+    method: Method,
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    position: Position,
+    key: str,
+) -> None:
+    """Replace the checkpoint at `path`. `key` identifies the run that it belongs to."""
+    tensors = {f"{name}.{k}": v for name, module in method.modules().items() for k, v in module.state_dict().items()}
+    for name, optimizer in optimizers.items():
+        for index, state in optimizer.state_dict()["state"].items():
+            tensors.update({f"optimizer.{name}.{index}.{k}": torch.as_tensor(v) for k, v in state.items()})
+    state = {
+        "key": key,
+        "step": position.step,
+        "record_lines": position.record_lines,
+        "phase": method.phase.index,
+        "counters": method.counters(),
+    }
+    write_safetensors(path, tensors, {"state": json.dumps(state)})
+
+
+def read_checkpoint(path: Path, key: str) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """The state and tensors of a checkpoint, None where there is none. Refuses one of another configuration."""
+    if not path.is_file():
+        return None
+    state = json.loads(read_metadata(path, "checkpoint")["state"])
+    if state["key"] != key:
+        raise InputError(
+            f"checkpoint: {path} belongs to another configuration (key {state['key']}, not {key}); "
+            "choose another output folder or remove it"
+        )
+    return state, read_safetensors(path, "checkpoint")
+
+
+def restore_method(method: Method, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Put a method back where it was: phase, weights of every network, counters."""
+    method.set_phase(method.phases[state["phase"]])
+    for name, module in method.modules().items():
+        own = {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
+        module.load_state_dict({k: own[k] for k in module.state_dict()})
+    method.restore_counters(state["counters"])
+
+
+def restore_optimizer(name: str, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put an optimiser's moments back."""
+    plain = optimizer.state_dict()
+    prefix = f"optimizer.{name}."
+    for key, value in tensors.items():
+        if key.startswith(prefix):
+            index, _, field = key.removeprefix(prefix).partition(".")
+            plain["state"].setdefault(int(index), {})[field] = value
+    optimizer.load_state_dict(plain)

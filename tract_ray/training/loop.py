@@ -1,0 +1,126 @@
+"""The training loop: one for every method, from the first step of the first phase to the last of the last."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import torch
+
+from tract_ray.data import Dataset, sample_indices
+from tract_ray.distillation import Batch, Draws, Method, derive_seed
+from tract_ray.training.checkpoint import (
+    Position,
+    read_checkpoint,
+    restore_method,
+    restore_optimizer,
+    save_checkpoint,
+)
+from tract_ray.training.record import Record
+from tract_ray.training.worker import Worker
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+def make_batch(method: Method, dataset: Dataset, seed: int, step: int, worker: Worker) -> Batch:
+    """The local shard of optimiser step `step`: a function of the seed, the step and the sample indices alone."""
+    size = method.config.batch
+    draws = Draws(derive_seed(seed, step), size, rank=worker.rank, world=worker.world, device=worker.device)
+    rows = sample_indices(len(dataset), seed, step * size, size)[draws.local]
+    mirror = draws.uniform() < 0.5 if dataset.flip else None
+    images, labels = dataset.batch(rows, mirror)
+    conditional = any(getattr(d.module, "embed_class", None) is not None for d in method.trained.values())
+    return Batch(images, labels if conditional else None, draws, step - method.phase.start)
+
+
+def train(
+    method: Method,
+    dataset: Dataset,
+    *,
+    seed: int,
+    key: str,
+    folder: Path,
+    worker: Worker | None = None,
+    marks: Collection[int] = (),
+    on_mark: Callable[[int, Record], None] | None = None,
+    on_step: Callable[[int, float], None] | None = None,
+    checkpoint_seconds: float = 60.0,
+    log_points: int = 25,
+) -> Record:
+    """Train `method` on `dataset` to its end, from the checkpoint in `folder` if there is one.
+
+    `marks` are numbers of finished optimiser steps after which `on_mark` evaluates and a checkpoint is written;
+    `on_step(step, loss)` is told about each logged step. The result depends on the configuration and `seed` only:
+    not on the number of workers (beyond rounding), nor on interruptions (not at all).
+    """
+    worker = worker or Worker()
+    last = method.phases[-1].end
+    found = read_checkpoint(folder / CHECKPOINT, key)
+    state, tensors = found or ({"step": 0, "record_lines": 0}, {})
+    for module in method.modules().values():
+        module.to(worker.device)
+    if found:
+        restore_method(method, state, tensors)
+        for module in method.modules().values():
+            module.to(worker.device)
+    record = Record(folder, state["record_lines"], enabled=worker.leads)
+    for denoiser in method.trained.values():
+        denoiser.network = worker.wrap(denoiser.network.train())
+
+    step, resumed = state["step"], bool(found)
+    optimizers: dict[str, torch.optim.Optimizer] = {}
+    log_every = max(1, last // log_points)
+    total, counted, since, saved = torch.zeros((), device=worker.device), 0, time.perf_counter(), time.monotonic()
+    while step < last:
+        phase = next(p for p in method.phases if p.start <= step < p.end)
+        if step == phase.start:
+            method.start_phase(phase)
+            for module in method.modules().values():
+                module.to(worker.device)
+            optimizers = {}
+        if not optimizers:
+            optimizers = {
+                name: method.optimizer(name, list(denoiser.module.parameters()))
+                for name, denoiser in method.trained.items()
+            }
+            if resumed and step > phase.start:
+                for name, optimizer in optimizers.items():
+                    restore_optimizer(name, optimizer, tensors)
+            resumed = False
+
+        # Dropout draws from the global generator: seeding it here makes it resume exactly, too.
+        torch.manual_seed(derive_seed(seed, "dropout", step, worker.rank))
+        batch = make_batch(method, dataset, seed, step, worker)
+        name = method.active(batch.step)
+        optimizer = optimizers[name]
+        for group in optimizer.param_groups:
+            group["lr"] = method.learning_rate(batch.step)
+        loss = method.loss(batch).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(method.trained[name].module.parameters(), method.config.clip_norm)
+        optimizer.step()
+        method.after_step(batch)
+        step += 1
+        total += loss.detach()
+        counted += 1
+
+        if step % log_every == 0 or step in marks or step == last:
+            value = float(worker.mean(total / counted))
+            rate = counted * method.config.batch / max(time.perf_counter() - since, 1e-9)
+            record.metrics(step * method.config.batch, {"loss": value, "images_per_second": rate, "phase": phase.index})
+            if on_step:
+                on_step(step, value)
+            total.zero_()
+            counted, since = 0, time.perf_counter()
+        due = worker.leads and time.monotonic() - saved > checkpoint_seconds
+        if step in marks or due:
+            if step in marks and on_mark:
+                on_mark(step, record)
+                since = time.perf_counter()
+            if worker.leads:
+                position = Position(step, record.lines)
+                save_checkpoint(folder / CHECKPOINT, method, optimizers, position, key)
+                saved = time.monotonic()
+    return record

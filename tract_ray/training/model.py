@@ -1,0 +1,98 @@
+"""Model folders: weights as safetensors beside a JSON description. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tract_ray.config import InputError, from_dict, to_dict
+from tract_ray.diffusion import Denoiser, build_schedule, sample_ddim
+from tract_ray.files import atomic_folder, read_json, read_safetensors, write_safetensors
+from tract_ray.networks import count_parameters
+from tract_ray.training.run_config import NetworkConfig, build_for
+
+FORMAT = 1
+
+
+@dataclass
+class Model:
+    """A network that can be sampled from: a teacher (`steps` of its own schedule) or a student of few `steps`."""
+
+    denoiser: Denoiser
+    network: NetworkConfig
+    shape: tuple[int, int, int]
+    steps: int
+    num_classes: int = 0
+    times: list[float] | None = None
+    dataset: str = ""
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def sample(self, noise: Tensor, labels: Tensor | None = None, steps: int | None = None) -> Tensor:
+        """Images `(B, C, H, W)` in [-1, 1] from standard normal `noise`, in `steps` network calls (own by default)."""
+        own = self.times is not None and steps in (None, self.steps)
+        times = torch.tensor(self.times, dtype=torch.float64) if own else None
+        return sample_ddim(self.denoiser, noise, steps or self.steps, times=times, labels=labels)
+
+    def to(self, device: torch.device | str) -> Model:
+        """Move the network to `device`; returns itself."""
+        self.denoiser.network.to(device)
+        return self
+
+    def save(self, folder: Path) -> Path:
+        """Write the folder, whole or not at all."""
+        description = {
+            "format": FORMAT,
+            "network": to_dict(self.network),
+            "shape": list(self.shape),
+            "num_classes": self.num_classes,
+            "schedule": self.denoiser.schedule.name,
+            "prediction": self.denoiser.prediction,
+            "steps": self.steps,
+            "times": self.times,
+            "dataset": self.dataset,
+            "parameters": count_parameters(self.denoiser.module),
+            "about": self.about,
+        }
+        with atomic_folder(folder) as new:
+            write_safetensors(new / "model.safetensors", self.denoiser.module.state_dict())
+            (new / "config.json").write_text(json.dumps(description, indent=2) + "\n")
+        return folder
+
+
+def load_model(folder: str | Path, field: str = "checkpoint") -> Model:
+    """Read a model folder. Raises `InputError` (naming `field`) when it is missing, damaged or inconsistent."""
+    path = Path(folder).expanduser()
+    if not path.is_dir():
+        raise InputError(f"{field}: {path} is not a model folder (it should hold config.json and model.safetensors)")
+    described = read_json(path / "config.json", field)
+    tensors = read_safetensors(path / "model.safetensors", field)
+    try:
+        if described["format"] != FORMAT:
+            raise InputError(f"{field}: {path} has format {described['format']}, this version reads {FORMAT}")
+        network = from_dict(NetworkConfig, described["network"], field=f"{field}: network")
+        channels, height, width = described["shape"]
+        shape, prediction = (channels, height, width), described["prediction"]
+        module = build_for(network, shape, prediction, described["num_classes"], seed=None)
+        missing = module.load_state_dict(tensors, strict=False)
+        wrong = [*missing.missing_keys, *missing.unexpected_keys]
+        if wrong:
+            raise InputError(f"{field}: {path} does not hold {network.name}'s weights (first difference: {wrong[0]})")
+        return Model(
+            denoiser=Denoiser(module.eval().requires_grad_(False), build_schedule(described["schedule"]), prediction),
+            network=network,
+            shape=shape,
+            steps=described["steps"],
+            num_classes=described["num_classes"],
+            times=described["times"],
+            dataset=described["dataset"],
+            about=described["about"],
+        )
+    except (KeyError, RuntimeError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{field}: {path} is damaged ({str(error).splitlines()[0]})") from None

@@ -1,0 +1,102 @@
+"""What determines a run: its teacher, its method, its student, its evaluation and its seed."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from tract_ray.config import choose, require
+from tract_ray.data import dataset_info
+from tract_ray.diffusion import predictions
+from tract_ray.distillation import DenoisingConfig, MethodConfig
+from tract_ray.evaluation import extractors
+from tract_ray.networks import build_network, presets
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """A preset by name, and the settings of it that are overridden."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        preset = presets[choose("network", self.name, presets)]
+        for option in self.options:
+            choose("network options", option, preset.options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherConfig:
+    """A teacher to train (and to find again by the hash of this), or `path`: a model folder that exists."""
+
+    dataset: str = "digits"
+    network: NetworkConfig | None = None
+    conditional: bool = False
+    training: DenoisingConfig = field(default_factory=DenoisingConfig)
+    seed: int = 0
+    path: str | None = None
+
+    def __post_init__(self) -> None:
+        info = dataset_info(self.dataset)
+        if self.network is None and self.path is None:
+            require(bool(info.network), "network", f"{self.dataset} has no default network; name one with --network")
+            object.__setattr__(self, "network", NetworkConfig(name=info.network))
+        require(not self.conditional or info.num_classes > 1, "conditional", f"{self.dataset} has no classes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """How students are scored: `samples` images at the end, `rung_samples` on the way, from noise fixed by `seed`."""
+
+    features: str = ""
+    samples: int = 4000
+    rung_samples: int = 1000
+    per_phase: int = 2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.features:
+            choose("features", self.features, extractors)
+        require(self.samples >= 2, "evaluation samples", f"must be at least 2, got {self.samples}")
+        require(self.rung_samples >= 2, "rung_samples", f"must be at least 2, got {self.rung_samples}")
+        require(self.per_phase >= 1, "per_phase", f"must be at least 1, got {self.per_phase}")
+
+    def extractor(self, dataset: str) -> str:
+        """The extractor to use on `dataset`: the given one, or the data set's own."""
+        default = {"inception": "inception_clean"}
+        name = self.features or dataset_info(dataset).features
+        return default.get(name, name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One distillation. `student` None takes the teacher's architecture and starts from its weights."""
+
+    teacher: TeacherConfig
+    method: MethodConfig
+    student: NetworkConfig | None = None
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.method.kind != "denoising", "method", "denoising trains teachers; use `tract-ray teacher`")
+
+    def replace_method(self, **changes: Any) -> RunConfig:
+        """The same run with some of its method's settings changed."""
+        return dataclasses.replace(self, method=dataclasses.replace(self.method, **changes))
+
+
+def build_for(
+    config: NetworkConfig, shape: tuple[int, int, int], prediction: str, num_classes: int, seed: int | None
+) -> Any:
+    """The network of `config` for images `shape` whose output is read as `prediction`."""
+    return build_network(
+        config.name,
+        shape,
+        num_classes=num_classes,
+        out_multiplier=predictions[prediction].channels,
+        options={k: tuple(v) if isinstance(v, list) else v for k, v in config.options.items()},
+        seed=seed,
+    )
