@@ -33,7 +33,7 @@ class TractConfig(MethodConfig):
     mu_i_residual: float = 1e-3
     mu_i_bank: tuple[float, ...] = ()
     student_init: str = "teacher"  # at every phase; or "continue": only the teacher changes, as in the authors' code
-    clip_x0: bool = True
+    clip_x0: bool = False  # in training targets, as the authors do; sampling always clips
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -21,6 +21,8 @@ from tract_ray.networks.edm_layers import (
     FourierEmbedding,
     Init,
     ResampleConv,
+    edm_decoder,
+    edm_encoder,
     edm_linear,
     edm_norm,
     positional_embedding,
@@ -42,49 +44,6 @@ def _check(image_size: int, channels: int, multipliers: Sequence[int]) -> None:
     deepest = 2 ** (len(multipliers) - 1)
     require(image_size % deepest == 0, "network", f"image size {image_size} is not a multiple of {deepest}")
     require(channels % 4 == 0, "channels", f"must be a multiple of 4, got {channels}")
-
-
-def _encoder(
-    image_size: int, widths: Sequence[int], blocks: int, attention: Sequence[int], style: BlockStyle, width_first: int
-) -> tuple[dict[str, nn.Module], list[int]]:
-    """The blocks of the way down after the first convolution, and the widths of what they (and it) hand across."""
-    layers: dict[str, nn.Module] = {}
-    skips = [width_first]
-    for level, width in enumerate(widths):
-        size = image_size >> level
-        if level:
-            layers[f"{size}x{size}_down"] = EDMBlock(skips[-1], skips[-1], style, resample="down")
-            skips.append(skips[-1])
-        for index in range(blocks):
-            layers[f"{size}x{size}_block{index}"] = EDMBlock(skips[-1], width, style, attention=size in attention)
-            skips.append(width)
-    return layers, skips
-
-
-def _decoder(
-    image_size: int,
-    widths: Sequence[int],
-    blocks: int,
-    attention: Sequence[int],
-    style: BlockStyle,
-    skips: Sequence[int],
-    attend_all: bool,
-) -> dict[str, nn.Module]:
-    """The blocks of the middle and of the way up; `attend_all` or only the last block of a resolution attends."""
-    layers: dict[str, nn.Module] = {}
-    left, before = list(skips), widths[-1]
-    for level, width in reversed(list(enumerate(widths))):
-        size = image_size >> level
-        if level == len(widths) - 1:
-            layers[f"{size}x{size}_in0"] = EDMBlock(before, before, style, attention=True)
-            layers[f"{size}x{size}_in1"] = EDMBlock(before, before, style)
-        else:
-            layers[f"{size}x{size}_up"] = EDMBlock(before, before, style, resample="up")
-        for index in range(blocks + 1):
-            attend = size in attention and (attend_all or index == blocks)
-            layers[f"{size}x{size}_block{index}"] = EDMBlock(before + left.pop(), width, style, attention=attend)
-            before = width
-    return layers
 
 
 class SongUNet(nn.Module):
@@ -140,12 +99,12 @@ class SongUNet(nn.Module):
         self.map_layer1 = edm_linear(width, width, init)
 
         widths = [channels * multiplier for multiplier in multipliers]
-        layers, skips = _encoder(image_size, widths, blocks, attention, style, channels)
+        layers, skips = edm_encoder(image_size, widths, blocks, attention, style, channels)
         first = {f"{image_size}x{image_size}_conv": ResampleConv(in_channels, channels, 3, init)}
         self.enc = nn.ModuleDict({**first, **layers})
         if encoder_type == "residual":
             self.enc = self._with_pyramid(self.enc, in_channels, init, taps)
-        self.dec = nn.ModuleDict(_decoder(image_size, widths, blocks, attention, style, skips, attend_all=False))
+        self.dec = nn.ModuleDict(edm_decoder(image_size, widths, blocks, attention, style, skips, attend_all=False))
         self.dec[f"{image_size}x{image_size}_aux_norm"] = edm_norm(widths[0], style.eps)
         self.dec[f"{image_size}x{image_size}_aux_conv"] = ResampleConv(widths[0], out_channels, 3, style.init_zero)
 
@@ -237,10 +196,10 @@ class DhariwalUNet(nn.Module):
             nn.init.normal_(self.map_label.weight)
 
         widths = [channels * multiplier for multiplier in multipliers]
-        layers, skips = _encoder(image_size, widths, blocks, attention, style, widths[0])
+        layers, skips = edm_encoder(image_size, widths, blocks, attention, style, widths[0])
         first = {f"{image_size}x{image_size}_conv": ResampleConv(in_channels, widths[0], 3, init)}
         self.enc = nn.ModuleDict({**first, **layers})
-        self.dec = nn.ModuleDict(_decoder(image_size, widths, blocks, attention, style, skips, attend_all=True))
+        self.dec = nn.ModuleDict(edm_decoder(image_size, widths, blocks, attention, style, skips, attend_all=True))
         self.out_norm = edm_norm(widths[0], style.eps)
         self.out_conv = ResampleConv(widths[0], out_channels, 3, zero)
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from tract_ray.config import choose, require
+from tract_ray.networks.diffusers_unet import DDPM_CIFAR10, DiffusersUNet
 from tract_ray.networks.edm import DhariwalUNet, SongUNet
 from tract_ray.networks.mlp import MLP
 from tract_ray.networks.unet import UNet
@@ -102,6 +103,14 @@ presets: dict[str, NetworkPreset] = {
     ),
     "edm_imagenet64_adm": NetworkPreset(
         DhariwalUNet, (3, 64, 64), _IMAGENET64, prediction="edm", num_classes=1000, note="EDM's ADM, 296M"
+    ),
+    "diffusers_unet": NetworkPreset(
+        DiffusersUNet,
+        (3, 32, 32),
+        {"unet": DDPM_CIFAR10, "scheduler": {}},
+        prediction="eps",
+        note="any UNet2DModel by its configuration; Ho et al.'s DDPM, 35.7M",
+        requires="diffusers",
     ),
 }
 
