@@ -5,7 +5,7 @@ from tract_ray.training.loop import train
 from tract_ray.training.model import Model, load_model
 from tract_ray.training.paths import Paths
 from tract_ray.training.run_config import EvaluationConfig, NetworkConfig, RunConfig, TeacherConfig
-from tract_ray.training.teacher import find_teacher, teacher_scores, train_teacher
+from tract_ray.training.teacher import Score, find_teacher, score_teacher, teacher_folder, train_teacher
 from tract_ray.training.worker import Worker, default_device
 
 __all__ = [
@@ -15,13 +15,15 @@ __all__ = [
     "Paths",
     "RunConfig",
     "RunResult",
+    "Score",
     "TeacherConfig",
     "Worker",
     "default_device",
     "find_teacher",
     "load_model",
     "run_distillation",
-    "teacher_scores",
+    "score_teacher",
+    "teacher_folder",
     "train",
     "train_teacher",
 ]

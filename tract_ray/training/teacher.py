@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from tract_ray.config import config_hash, to_dict
-from tract_ray.data import dataset_info, load_dataset
+from tract_ray.data import load_dataset
 from tract_ray.diffusion import Denoiser
 from tract_ray.distillation import Denoising
 from tract_ray.evaluation import Evaluator
@@ -17,7 +16,7 @@ from tract_ray.files import read_json, write_text
 from tract_ray.training.loop import train
 from tract_ray.training.model import Model, load_model
 from tract_ray.training.paths import Paths
-from tract_ray.training.run_config import EvaluationConfig, NetworkConfig, TeacherConfig, build_for
+from tract_ray.training.run_config import EvaluationConfig, TeacherConfig, build_for
 from tract_ray.training.worker import Worker
 
 TEACHER_STEPS = 1024
@@ -76,66 +75,49 @@ def train_teacher(
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """One reference row: the distance of `samples` images made with `steps` network calls each."""
+    """A reference row: the distance of `samples` images made with `steps` network calls each."""
 
+    metric: str
     steps: int
     samples: int
     distance: float
 
 
-def teacher_scores(
+def score_teacher(
     config: TeacherConfig,
     evaluation: EvaluationConfig,
     paths: Paths,
-    steps: Sequence[int],
+    steps: int,
     worker: Worker | None = None,
     *,
     budget: int = 1 << 20,
-    on_row: Callable[[Score], None] | None = None,
-) -> dict[str, Any]:
-    """The teacher's distance at each number of `steps`, and the noise floor; kept beside the cached teacher.
+) -> Score:
+    """The distance of the teacher's samples in `steps` DDIM steps; 0 steps is the noise floor of the real images.
 
-    A row of many steps scores fewer images (at least 500) so that it costs at most about `budget` network calls; the
-    row says how many.
+    A row of many steps scores fewer images (at least 500), so that it costs about `budget` network calls at most.
+    Rows are kept in the cache under the teacher, the extractor, the number of images and the seed.
     """
     worker = worker or Worker()
     model = train_teacher(config, paths, worker).to(worker.device)
-    dataset_name = model.dataset or config.dataset
-    dataset = load_dataset(dataset_name, paths.data_root).to(worker.device)
-    features = evaluation.extractor(dataset_name)
+    name = model.dataset or config.dataset
+    dataset = load_dataset(name, paths.data_root).to(worker.device)
     evaluator = Evaluator(
-        dataset, features, paths.cache, seed=evaluation.seed, device=worker.device, conditional=model.num_classes > 0
+        dataset,
+        evaluation.extractor(name),
+        paths.cache,
+        seed=evaluation.seed,
+        device=worker.device,
+        conditional=model.num_classes > 0,
     )
-    known_file = paths.cache / "scores" / f"{teacher_folder(config, paths).name}.json"
-    known: dict[str, float] = read_json(known_file, "scores") if known_file.is_file() else {}
-    prefix = "/".join(str(v) for v in evaluator.describe(0).values())
-
-    def remembered(name: str, compute: Callable[[], float]) -> float:
-        key = f"{prefix}/{name}"
-        if key not in known:
-            known[key] = compute()
-            write_text(known_file, json.dumps(known, indent=1))
-        return known[key]
-
-    rows = []
-    for count in steps:
-        samples = min(evaluation.samples, max(500, budget // count))
-        distance = remembered(
-            f"steps={count}/n={samples}",
-            lambda count=count, samples=samples: evaluator.distance(  # type: ignore[misc]
-                lambda noise, labels: model.sample(noise, labels, steps=count), samples
-            ),
-        )
-        rows.append(Score(count, samples, distance))
-        if on_row:
-            on_row(rows[-1])
-    return {
-        **evaluator.describe(evaluation.samples),
-        "noise_floor": remembered("floor", evaluator.noise_floor),
-        "teacher": [dataclasses.asdict(row) for row in rows],
-    }
-
-
-def default_network(dataset: str) -> NetworkConfig:
-    """The network that a data set uses unless told otherwise."""
-    return NetworkConfig(name=dataset_info(dataset).network)
+    samples = min(evaluation.samples, max(500, budget // steps)) if steps else len(dataset)
+    about = evaluator.describe(samples)
+    file = paths.cache / "scores" / teacher_folder(config, paths).name / f"{config_hash([about, steps])}.json"
+    if file.is_file():
+        return Score(**read_json(file, "scores")["score"])
+    if steps:
+        distance = evaluator.distance(lambda noise, labels: model.sample(noise, labels, steps=steps), samples)
+    else:
+        distance = evaluator.noise_floor()
+    score = Score(evaluator.metric, steps, samples, distance)
+    write_text(file, json.dumps({"about": about, "score": dataclasses.asdict(score)}, indent=1))
+    return score

@@ -1,0 +1,7 @@
+"""What goes to MLflow. Runs write their record to files; this room ships it, and waits while the server is away."""
+
+from tract_ray.tracking.provenance import provenance
+from tract_ray.tracking.shipper import Shipper
+from tract_ray.tracking.store import MlflowStore, default_uri, ui_command
+
+__all__ = ["MlflowStore", "Shipper", "default_uri", "provenance", "ui_command"]

@@ -1,0 +1,145 @@
+"""Ships the records of running trials to MLflow, from files, in the background."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tract_ray.files import read_json, write_text
+from tract_ray.tracking.store import MlflowStore
+
+CURSOR = "shipped.json"
+Line = Mapping[str, Any]
+
+
+@dataclass
+class _Watched:
+    folder: Path
+    trial: str
+    params: Mapping[str, Any]
+    run_id: str | None = None
+    seen: int = 0  # lines told to the listener
+    sent: int = 0  # lines that MLflow has
+    ended: str | None = None
+    values: dict[str, float] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+class Shipper:
+    """Tails `record.jsonl` of every watched folder; one MLflow run each, a child of `parent`.
+
+    A server that is away delays shipping and loses nothing: what was sent is counted in the run's folder
+    (`shipped.json`), the rest stays in the record. `listener(trial, line)` hears every new line, sent or not.
+    """
+
+    def __init__(
+        self,
+        store: MlflowStore,
+        sweep: str,
+        parent: str | None,
+        listener: Callable[[str, Line], None] | None = None,
+        interval: float = 1.0,
+    ) -> None:
+        self.store, self.sweep, self.parent, self.listener = store, sweep, parent, listener
+        self.interval = interval
+        self.trouble: str | None = None
+        self._watched: dict[str, _Watched] = {}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="mlflow-shipper", daemon=True)
+
+    def start(self) -> Shipper:
+        """Begin to ship; returns itself."""
+        self._thread.start()
+        return self
+
+    def watch(self, trial: str, folder: Path, params: Mapping[str, Any]) -> None:
+        """Follow the record in `folder` as the run `trial`."""
+        with self._lock:
+            if trial in self._watched:
+                return
+            watched = _Watched(folder, trial, params)
+            if (folder / CURSOR).is_file():
+                cursor = read_json(folder / CURSOR, "record")
+                if cursor["uri"] == self.store.uri:
+                    watched.run_id, watched.sent = cursor["run_id"], cursor["sent"]
+            self._watched[trial] = watched
+
+    def end(self, trial: str, status: str, values: Mapping[str, float], tags: Mapping[str, str]) -> None:
+        """Say that `trial` is over: its run is closed with `status` once everything has been sent."""
+        with self._lock:
+            watched = self._watched[trial]
+            watched.values, watched.tags, watched.ended = dict(values), dict(tags), status
+
+    def run_id(self, trial: str) -> str | None:
+        """The MLflow run of `trial`, if it exists yet."""
+        watched = self._watched.get(trial)
+        return watched.run_id if watched else None
+
+    def close(self, deadline: float = 30.0) -> bool:
+        """Ship what is left, for at most `deadline` seconds. False where something could not be sent."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout=deadline)
+        until = time.monotonic() + deadline
+        while self._watched:
+            self._pass()
+            pending = [w for w in self._watched.values() if w.ended or self._unsent(w)]
+            if not pending or time.monotonic() > until:
+                return not pending
+            time.sleep(min(1.0, deadline / 10))
+        return True
+
+    def _loop(self) -> None:
+        while not self._stop.wait(self.interval):
+            self._pass()
+
+    def _unsent(self, watched: _Watched) -> bool:
+        return len(_read(watched.folder)) > watched.sent
+
+    def _pass(self) -> None:
+        for watched in list(self._watched.values()):
+            lines = _read(watched.folder)
+            if self.listener:
+                for line in lines[watched.seen :]:
+                    self.listener(watched.trial, line)
+            # A resumed run rewrites its last lines; they are the same ones, so counting them suffices.
+            watched.seen = max(watched.seen, len(lines))
+            try:
+                self._ship(watched, lines)
+                self.trouble = None
+            except Exception as error:  # whatever MLflow raises: the record waits in its file
+                self.trouble = str(error).splitlines()[0] if str(error) else type(error).__name__
+                return
+
+    def _ship(self, watched: _Watched, lines: list[Line]) -> None:
+        if watched.run_id is None:
+            watched.run_id = self.store.trial_run(self.sweep, watched.trial, self.parent, watched.params)
+            self._save_cursor(watched)
+        if len(lines) > watched.sent:
+            self.store.log_lines(watched.run_id, lines[watched.sent :], watched.folder)
+            watched.sent = len(lines)
+            self._save_cursor(watched)
+        if watched.ended:
+            if watched.values or watched.tags:
+                self.store.log_values(watched.run_id, watched.values, watched.tags)
+            self.store.close(watched.run_id, watched.ended)
+            watched.ended = None
+
+    def _save_cursor(self, watched: _Watched) -> None:
+        cursor = {"uri": self.store.uri, "run_id": watched.run_id, "sent": watched.sent}
+        write_text(watched.folder / CURSOR, json.dumps(cursor))
+
+
+def _read(folder: Path) -> list[Line]:
+    """Complete lines of a record; a line that is still being written waits for the next pass."""
+    path = folder / "record.jsonl"
+    if not path.is_file():
+        return []
+    lines = path.read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]

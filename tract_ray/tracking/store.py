@@ -1,0 +1,174 @@
+"""The MLflow server (or its database file), with runs that are found again instead of made twice."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from tract_ray.config import InputError, require
+
+# A call must not hold a sweep for MLflow's own four minutes of retries: the shipper keeps what could not be sent.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+SWEEP_TAG, TRIAL_TAG, PARENT_TAG = "tract_ray.sweep", "tract_ray.trial", "mlflow.parentRunId"
+MAX_PARAM = 6000
+
+
+def default_uri(project: Path) -> str:
+    """`MLFLOW_TRACKING_URI`, or a database file `mlflow.db` in the project's folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project / 'mlflow.db'}"
+
+
+def ui_command(uri: str) -> str:
+    """The one command (or address) that shows the record."""
+    if uri.startswith("http"):
+        return uri
+    return f"mlflow ui --host 127.0.0.1 --backend-store-uri {shlex.quote(uri)}"
+
+
+def check_reachable(uri: str) -> None:
+    """Raise a one-line `InputError` where nothing answers at `uri`; a second, not MLflow's minutes."""
+    parsed = urlparse(uri)
+    if parsed.scheme in ("http", "https"):
+        port = parsed.port or (443 if parsed.scheme == "https" else 80)
+        try:
+            socket.create_connection((parsed.hostname or "", port), timeout=5).close()
+        except OSError as error:
+            raise InputError(
+                f"mlflow-uri: nothing answers at {uri} ({error}); start the server, or leave the option out for mlflow.db"
+            ) from None
+        return
+    require(
+        parsed.scheme in ("sqlite", "postgresql", "mysql", "mssql") or "+" in parsed.scheme,
+        "mlflow-uri",
+        f"{uri!r} is no server address and no database (examples: http://127.0.0.1:5000, sqlite:///mlflow.db)",
+    )
+    if parsed.scheme == "sqlite":
+        folder = Path(uri.removeprefix("sqlite:///")).absolute().parent
+        folder.mkdir(parents=True, exist_ok=True)
+        require(os.access(folder, os.W_OK), "mlflow-uri", f"{folder} is not writable")
+
+
+class MlflowStore:
+    """One experiment of one tracking store."""
+
+    def __init__(self, uri: str, experiment: str) -> None:
+        check_reachable(uri)
+        import mlflow
+        from mlflow import MlflowClient
+
+        self.uri, self.experiment = uri, experiment
+        self._mlflow = mlflow
+        try:
+            self.client = MlflowClient(tracking_uri=uri)
+            found = self.client.get_experiment_by_name(experiment)
+            self.experiment_id = found.experiment_id if found else self._create(experiment)
+        except Exception as error:
+            raise InputError(f"mlflow-uri: {uri} does not work ({str(error).splitlines()[0]})") from None
+
+    def _create(self, experiment: str) -> str:
+        """Artifacts of a database file live beside it, wherever the driver's current folder is."""
+        location = None
+        if self.uri.startswith("sqlite:///"):
+            location = str(Path(self.uri.removeprefix("sqlite:///")).absolute().parent / "mlartifacts" / experiment)
+        return str(self.client.create_experiment(experiment, artifact_location=location))
+
+    def _find(self, tags: Mapping[str, str]) -> str | None:
+        query = " and ".join(f"tags.`{k}` = '{v}'" for k, v in tags.items())
+        runs = self.client.search_runs([self.experiment_id], query, max_results=1)
+        return runs[0].info.run_id if runs else None
+
+    def sweep_run(self, sweep: str, params: Mapping[str, Any], description: str = "") -> str:
+        """Run id of the sweep's parent: found by its tag, or made."""
+        tags = {SWEEP_TAG: sweep, TRIAL_TAG: "parent"}
+        return self._open(tags, sweep, params, {"mlflow.note.content": description})
+
+    def trial_run(self, sweep: str, trial: str, parent: str | None, params: Mapping[str, Any]) -> str:
+        """Run id of a trial, a child of `parent`: found by its tags, or made. One run a trial, whatever restarts."""
+        tags = {SWEEP_TAG: sweep, TRIAL_TAG: trial}
+        return self._open(tags, trial, params, {PARENT_TAG: parent} if parent else {})
+
+    def _open(self, tags: dict[str, str], name: str, params: Mapping[str, Any], more: Mapping[str, str]) -> str:
+        from mlflow.entities import Param
+
+        found = self._find(tags)
+        if found:
+            self.client.update_run(found, status="RUNNING")
+            return found
+        run_id = str(self.client.create_run(self.experiment_id, tags={**more, **tags}, run_name=name).info.run_id)
+        values = [Param(key, str(value)[:MAX_PARAM]) for key, value in params.items()]
+        for first in range(0, len(values), 100):
+            self.client.log_batch(run_id, params=values[first : first + 100])
+        return run_id
+
+    def log_lines(self, run_id: str, lines: Sequence[Mapping[str, Any]], folder: Path) -> None:
+        """Send lines of a record: metrics in batches against samples seen, pictures by step."""
+        from mlflow.entities import Metric
+        from PIL import Image
+
+        metrics = [
+            Metric(key, float(value), int(line["time"] * 1000), line["samples"])
+            for line in lines
+            for key, value in line.get("metrics", {}).items()
+        ]
+        for first in range(0, len(metrics), 500):
+            self.client.log_batch(run_id, metrics=metrics[first : first + 500])
+        for line in lines:
+            if "image" in line:
+                with Image.open(folder / line["image"]) as picture:
+                    picture.load()
+                    self.client.log_image(run_id, picture, key=line["name"], step=line["samples"])
+
+    def log_values(self, run_id: str, values: Mapping[str, float], tags: Mapping[str, str] | None = None) -> None:
+        """Single numbers and tags of a run."""
+        from mlflow.entities import Metric, RunTag
+
+        now = [Metric(k, float(v), 0, 0) for k, v in values.items()]
+        self.client.log_batch(run_id, metrics=now, tags=[RunTag(k, v) for k, v in (tags or {}).items()])
+
+    def log_files(self, run_id: str, files: Sequence[Path], folder: str | None = None) -> None:
+        """Files (or whole folders) as artifacts."""
+        for file in files:
+            if file.is_dir():
+                self.client.log_artifacts(run_id, str(file), f"{folder}/{file.name}" if folder else file.name)
+            else:
+                self.client.log_artifact(run_id, str(file), folder)
+
+    def log_table(self, run_id: str, rows: Sequence[Mapping[str, Any]], file: str) -> None:
+        """Rows as a table that the UI shows."""
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        self.client.log_table(run_id, {c: [row.get(c) for row in rows] for c in columns}, file)
+
+    def log_student(self, run_id: str, student: Path) -> None:
+        """The model folder as a logged model: MLflow's `pyfunc` from code, nothing pickled."""
+        from tract_ray.tracking import model_from_code
+
+        previous = self._mlflow.get_tracking_uri()
+        self._mlflow.set_tracking_uri(self.uri)
+        try:
+            with (
+                tempfile.TemporaryDirectory() as scratch,
+                self._mlflow.start_run(run_id=run_id, log_system_metrics=False),
+            ):
+                requirements = Path(scratch) / "requirements.txt"
+                requirements.write_text("tract-ray\n")
+                self._mlflow.pyfunc.log_model(
+                    name="student",
+                    python_model=model_from_code.__file__,
+                    artifacts={"student": str(student)},
+                    pip_requirements=str(requirements),
+                )
+        finally:
+            self._mlflow.set_tracking_uri(previous)
+
+    def close(self, run_id: str, status: str = "FINISHED") -> None:
+        """End a run: FINISHED, FAILED or KILLED (stopped early)."""
+        self.client.set_terminated(run_id, status)
