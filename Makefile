@@ -1,0 +1,46 @@
+# The commands of the project; CI and pre-commit run the same ones.
+PYTHON ?= python3
+VENV ?= .venv
+PY = $(VENV)/bin/python
+STAMP = $(VENV)/.installed
+DEMO_ARGS ?=
+TEST_ARGS ?=
+
+export RAY_USAGE_STATS_ENABLED ?= 0
+export MLFLOW_DISABLE_TELEMETRY ?= true
+
+.PHONY: help install demo science test lint clean
+
+help:
+	@echo "make install   create $(VENV) and install the package with everything it needs"
+	@echo "make demo      a mu search on the digits, from nothing to a table of results (5 minutes on 2 cores)"
+	@echo "make science   check the paper's findings on the digits (under 15 minutes)"
+	@echo "make test      all tests; TEST_ARGS is passed on (TEST_ARGS='-m \"not cluster\"')"
+	@echo "make lint      ruff and mypy"
+	@echo "make clean     remove caches and build products; runs and $(VENV) stay"
+
+install: $(STAMP)
+
+# pip runs again only when one of the two files is newer than the last installation.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cluster,notebooks,dev]'
+	touch $@
+
+demo: install
+	$(PY) sweeps/mu_search.py $(DEMO_ARGS)
+
+science: install
+	$(PY) -m tract_ray.science
+
+test: install
+	$(PY) -m pytest $(TEST_ARGS)
+
+lint: install
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
