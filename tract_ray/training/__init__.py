@@ -1,6 +1,6 @@
 """One run: its configuration, the loop, checkpoints and exact resume, model folders, Ray Train workers."""
 
-from tract_ray.training.distill import RunResult, run_distillation
+from tract_ray.training.distill import RunResult, run_distillation, run_parameters
 from tract_ray.training.loop import train
 from tract_ray.training.model import Model, load_model
 from tract_ray.training.paths import Paths
@@ -22,6 +22,7 @@ __all__ = [
     "find_teacher",
     "load_model",
     "run_distillation",
+    "run_parameters",
     "score_teacher",
     "teacher_folder",
     "train",

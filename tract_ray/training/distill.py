@@ -81,7 +81,7 @@ def run_distillation(
     """Distil, evaluate and save; continues from `folder` what was interrupted, and returns at once what was finished.
 
     Every worker of a run calls this with the same arguments. `report` is told the scores at each mark: `samples`
-    seen, `distance` (the best of the bank), its `mu_i`, the `phase` and its number of `steps`. `on_step` is told
+    seen, `distance` (the best of the bank), its `mu_i`, and whether that is the `finished` run's. `on_step` is told
     (step, last step, loss).
     """
     started = time.perf_counter()
@@ -138,7 +138,7 @@ def run_distillation(
             images = method.sample(method.candidates()[best], noise, steps, labels)
             record.image(seen, "samples", image_grid(images, 8, grid_scale(dataset.shape[-1]) // 2 or 1))
         if report and not final:
-            report({"samples": seen, "distance": distances[best], "mu_i": best, "phase": method.phase.index})
+            report({"samples": seen, "distance": distances[best], "mu_i": best, "finished": False})
 
     total = method.phases[-1].end
     train(
@@ -222,7 +222,7 @@ def _final_report(result: RunResult, config: RunConfig) -> dict[str, Any]:
         "samples": result.samples,
         "distance": result.distance,
         "mu_i": result.mu_i,
-        "phase": -1,
+        "finished": True,
         "seconds": result.seconds,
         "distances": {repr(mu): d for mu, d in result.distances.items()},
     }

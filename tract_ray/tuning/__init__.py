@@ -1,0 +1,1 @@
+"""Sweeps: search spaces, Optuna's study, trials on Ray, and what they found."""

@@ -1,0 +1,173 @@
+"""The command line that every sweep script has."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from tract_ray.config import InputError, parse_count
+from tract_ray.distillation import TractConfig, heuristic_mu, parse_time_schedule
+from tract_ray.terminal import run_app
+from tract_ray.tracking import default_uri
+from tract_ray.training import EvaluationConfig, Paths, RunConfig, TeacherConfig
+from tract_ray.training.paths import project_folder
+from tract_ray.training.recipes import method_recipe, teacher_recipe
+from tract_ray.tuning.plan import print_plan
+from tract_ray.tuning.resources import Request
+from tract_ray.tuning.space import Space
+from tract_ray.tuning.sweep import Sweep, run_sweep
+
+WHAT, WHERE, RECORD = "What is searched", "On which machines", "Where the record goes"
+
+
+def sweep_command(experiment: str, doc: str | None, space: Space, *, bank_residuals: Sequence[float] = ()) -> None:
+    """Run the sweep script's command line and exit. `doc` is its help; its first line is the question it asks."""
+    question = (doc or experiment).strip().splitlines()[0]
+
+    def main(
+        trials: Annotated[int, typer.Option(help="How many trials to run.", rich_help_panel=WHAT)] = 12,
+        dataset: Annotated[
+            str, typer.Option(help="digits, digits16, cifar10 or folder:PATH@SIZE.", rich_help_panel=WHAT)
+        ] = "digits",
+        network: Annotated[
+            str | None, typer.Option(help="Network preset (see `tract-ray networks`).", rich_help_panel=WHAT)
+        ] = None,
+        time_schedule: Annotated[
+            str, typer.Option(help="Sampler steps before and after each phase.", rich_help_panel=WHAT)
+        ] = "1024,32,1",
+        samples: Annotated[
+            str | None, typer.Option(help="Training images of each trial: 128000, 64k, 96M.", rich_help_panel=WHAT)
+        ] = None,
+        batch: Annotated[int | None, typer.Option(help="Global batch of a trial.", rich_help_panel=WHAT)] = None,
+        lr: Annotated[float | None, typer.Option(help="Learning rate of a trial.", rich_help_panel=WHAT)] = None,
+        teacher: Annotated[
+            str | None, typer.Option(help="A model folder, instead of training the teacher.", rich_help_panel=WHAT)
+        ] = None,
+        teacher_samples: Annotated[
+            str | None, typer.Option(help="Training images of the teacher.", rich_help_panel=WHAT)
+        ] = None,
+        evaluation_samples: Annotated[
+            int, typer.Option(help="Images that score a finished trial.", rich_help_panel=WHAT)
+        ] = 4000,
+        features: Annotated[
+            str, typer.Option(help="classifier, inception_clean or inception_legacy.", rich_help_panel=WHAT)
+        ] = "",
+        seed: Annotated[int, typer.Option(help="Seed of the search and of every trial.", rich_help_panel=WHAT)] = 0,
+        early_stopping: Annotated[
+            bool, typer.Option(help="Stop bad trials by samples seen (ASHA).", rich_help_panel=WHAT)
+        ] = True,
+        workers_per_trial: Annotated[
+            int, typer.Option(help="Processes a trial trains on (DDP when several).", rich_help_panel=WHERE)
+        ] = 1,
+        cpus_per_worker: Annotated[int, typer.Option(help="CPUs of each.", rich_help_panel=WHERE)] = 1,
+        gpus_per_worker: Annotated[int, typer.Option(help="GPUs of each.", rich_help_panel=WHERE)] = 0,
+        concurrency: Annotated[int, typer.Option(help="Trials at once; 0: as many as fit.", rich_help_panel=WHERE)] = 0,
+        ray_address: Annotated[
+            str | None,
+            typer.Option(
+                help="Ray cluster HOST:PORT; default: this machine's, else a local one.", rich_help_panel=WHERE
+            ),
+        ] = None,
+        data_root: Annotated[
+            str | None, typer.Option(help="Where downloaded data sets live.", rich_help_panel=WHERE)
+        ] = None,
+        storage: Annotated[
+            Path | None,
+            typer.Option(
+                help="Folder of runs and caches, shared by all nodes (default: runs).", rich_help_panel=RECORD
+            ),
+        ] = None,
+        mlflow_uri: Annotated[
+            str | None,
+            typer.Option(
+                help="MLflow server or database; default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db.",
+                rich_help_panel=RECORD,
+            ),
+        ] = None,
+        name: Annotated[
+            str | None, typer.Option(help="Name of the sweep (default: from the date).", rich_help_panel=RECORD)
+        ] = None,
+        resume: Annotated[
+            bool, typer.Option("--resume", help="Continue the sweep --name, or the newest one.", rich_help_panel=RECORD)
+        ] = False,
+        dry_run: Annotated[
+            bool,
+            typer.Option(
+                "--dry-run", help="Print space, resources, trainings and cost; run nothing.", rich_help_panel=RECORD
+            ),
+        ] = False,
+    ) -> None:
+        schedule = parse_time_schedule(time_schedule)
+        paths = Paths.at(storage, data_root)
+        method = method_recipe(
+            "tract",
+            dataset,
+            time_schedule=schedule,
+            samples=parse_count("samples", samples) if samples else None,
+            batch=batch,
+            lr=lr,
+        )
+        assert isinstance(method, TractConfig)
+        steps = method.phases()[-1].steps
+        bank = tuple(sorted({0.0, *(round(heuristic_mu(r, steps), 8) for r in bank_residuals)}))
+        taught = (
+            TeacherConfig(dataset=dataset, path=teacher)
+            if teacher
+            else teacher_recipe(
+                dataset, network, samples=parse_count("teacher-samples", teacher_samples) if teacher_samples else None
+            )
+        )
+        run = RunConfig(
+            teacher=taught,
+            method=method_recipe(
+                "tract", dataset, time_schedule=schedule, samples=method.samples, batch=batch, lr=lr, mu_i_bank=bank
+            ),
+            evaluation=EvaluationConfig(samples=evaluation_samples, features=features),
+            seed=seed,
+        )
+        sweep = Sweep(
+            experiment=experiment,
+            question=question,
+            space=space,
+            run=run,
+            name=name or (newest(paths, experiment) if resume else f"{experiment}-{time.strftime('%Y%m%d-%H%M%S')}"),
+            trials=trials,
+            request=Request(workers_per_trial, cpus_per_worker, gpus_per_worker),
+            concurrency=concurrency,
+            seed=seed,
+            early_stopping=early_stopping,
+            resume=resume,
+            paths=paths,
+            mlflow_uri=mlflow_uri or default_uri(project_folder()),
+            ray_address=ray_address,
+        )
+        console = Console(highlight=False, soft_wrap=True)
+        if dry_run:
+            print_plan(sweep, console)
+            return
+        result = run_sweep(sweep, console)
+        if result.failed:
+            first = sweep.folder / "trials" / result.failed[0] / "error.txt"
+            reason = first.read_text().strip().splitlines()[-1] if first.is_file() else "its worker died"
+            console.print(
+                f"error: {len(result.failed)} of {len(result.rows)} trials failed; {result.failed[0]}: {reason}"
+            )
+            raise typer.Exit(1)
+
+    main.__doc__ = doc
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command()(main)
+    run_app(app)
+
+
+def newest(paths: Paths, experiment: str) -> str:
+    """The name of the sweep of this experiment that was touched last."""
+    folders = list((paths.storage / "sweeps").glob(f"{experiment}-*"))
+    if not folders:
+        raise InputError(f"resume: there is no {experiment} sweep in {paths.storage / 'sweeps'}; name one with --name")
+    return max(folders, key=lambda f: f.stat().st_mtime).name

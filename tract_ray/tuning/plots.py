@@ -1,0 +1,125 @@
+"""Plots of a sweep, the same for the terminal's user, the MLflow record and the notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from tract_ray.tuning.results import TrialRow, finished
+
+matplotlib.use("Agg", force=False)
+INK, ACCENT, MUTED = "#22303c", "#c2410c", "#8a99a6"
+
+
+def _figure(width: float = 6.4, height: float = 4.0) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#e3e8ec", linewidth=0.6)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def response(rows: Sequence[TrialRow], name: str, metric: str, reference: Mapping[str, float] | None = None) -> Figure:
+    """Distance of finished trials against mu_s (or another mu), on an axis that spreads the values near 1."""
+    figure, axes = _figure()
+    points = sorted((float(r.changes[name]), r) for r in finished(list(rows)) if name in r.changes)
+    xs = [1 - mu for mu, _ in points]
+    ys = [r.distance for _, r in points]
+    axes.plot(xs, ys, color=MUTED, linewidth=1, zorder=1)
+    axes.scatter(
+        xs,
+        ys,
+        s=42,
+        color=[INK if r.anchor else ACCENT for _, r in points],
+        zorder=2,
+        edgecolors="white",
+        linewidths=0.6,
+    )
+    _mu_axis(axes, name.rpartition(".")[2])
+    axes.set_yscale("log")
+    axes.set_ylabel(metric)
+    for label, value in (reference or {}).items():
+        axes.axhline(value, color=MUTED, linestyle=":", linewidth=1)
+        axes.annotate(label, (0.01, value), xycoords=("axes fraction", "data"), fontsize=8, color=MUTED, va="bottom")
+    axes.set_title("dark: anchors, orange: found by search", fontsize=9, color=MUTED, loc="left")
+    return figure
+
+
+def bank_response(rows: Sequence[TrialRow], metric: str, most: int = 6) -> Figure:
+    """Distance against mu_i: each finished trial's bank is one line, the best `most` of them are drawn."""
+    figure, axes = _figure()
+    for rank, row in enumerate(finished(list(rows))[:most]):
+        points = sorted(row.distances.items())
+        xs, ys = [1 - mu for mu, _ in points], [d for _, d in points]
+        axes.plot(
+            xs,
+            ys,
+            marker="o",
+            markersize=4,
+            linewidth=2 if rank == 0 else 1,
+            color=ACCENT if rank == 0 else INK,
+            alpha=1 if rank == 0 else 0.35,
+            label=row.name if rank == 0 else None,
+        )
+    _mu_axis(axes, "mu_i")
+    axes.set_ylabel(metric)
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def history(rows: Sequence[TrialRow], metric: str) -> Figure:
+    """Distances in the order of the trials, and the best so far."""
+    figure, axes = _figure()
+    best: list[float] = []
+    for x, row in enumerate(rows):
+        value = row.distance
+        if row.status == "finished" and value is not None:
+            axes.scatter(x, value, color=INK, s=30, zorder=2)
+            best.append(min(value, best[-1]) if best else value)
+        else:
+            if value is not None:
+                axes.scatter(x, value, color=MUTED, marker="x", s=26, zorder=2)
+            best.append(best[-1] if best else float("nan"))
+    axes.plot(range(len(best)), best, color=ACCENT, drawstyle="steps-post", linewidth=1.5, zorder=1)
+    axes.set_yscale("log")
+    axes.set_xlabel("trial (crosses: stopped early or failed)")
+    axes.set_ylabel(metric)
+    return figure
+
+
+def importance_bars(values: Mapping[str, float]) -> Figure:
+    """Share of the distance's variance that each parameter explains (fANOVA)."""
+    figure, axes = _figure(6.4, 1.2 + 0.5 * max(len(values), 1))
+    names = sorted(values, key=values.__getitem__)
+    axes.barh(names, [values[n] for n in names], color=INK, height=0.55)
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("importance")
+    if not values:
+        axes.annotate("too few finished trials", (0.5, 0.5), xycoords="axes fraction", ha="center", color=MUTED)
+    return figure
+
+
+def _mu_axis(axes: Axes, name: str) -> None:
+    axes.set_xscale("log")
+    axes.invert_xaxis()
+    low, high = sorted(axes.get_xlim())
+    ticks = [t for t in (1.0, 0.5, 0.1, 0.01, 0.001, 1e-4, 1e-5) if low <= t <= high]
+    axes.set_xticks(ticks, [f"{1 - t:g}" for t in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel(name)
+
+
+def plots(
+    rows: Sequence[TrialRow], metric: str, importance: Mapping[str, float], reference: Mapping[str, float] | None = None
+) -> dict[str, Figure]:
+    """All figures of a sweep, by file name."""
+    figures = {"history": history(rows, metric), "importances": importance_bars(importance)}
+    if any("method.mu_s" in r.changes for r in rows):
+        figures["mu_s"] = response(rows, "method.mu_s", metric, reference)
+    if any(len(r.distances) > 1 for r in rows):
+        figures["mu_i"] = bank_response(rows, metric)
+    return figures

@@ -1,0 +1,84 @@
+"""The end of a sweep: `summary.json`, plots, a sample grid beside the teacher's, and the table a person reads."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import optuna
+from rich.console import Console
+from rich.table import Table
+
+from tract_ray.evaluation import fixed_noise, image_grid
+from tract_ray.evaluation.grid import grid_scale
+from tract_ray.files import write_text
+from tract_ray.training import Model, load_model
+from tract_ray.tuning.plots import plots
+from tract_ray.tuning.results import TrialRow, finished, importances
+
+if TYPE_CHECKING:
+    from tract_ray.tuning.sweep import SweepResult
+
+
+def write_report(folder: Path, study: optuna.Study, result: SweepResult) -> None:
+    """Write `summary.json`, `plots/*.png` and `plots/samples.png` into the sweep's folder."""
+    values = importances(study)
+    metric = result.reference[0].metric
+    summary = {
+        "name": result.name,
+        "metric": metric,
+        "trials": [{**asdict(row), "distances": {repr(k): v for k, v in row.distances.items()}} for row in result.rows],
+        "reference": [asdict(score) for score in result.reference],
+        "importances": values,
+        "best": finished(result.rows)[0].name,
+    }
+    write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    (folder / "plots").mkdir(exist_ok=True)
+    reference = {f"teacher, {s.steps} steps": s.distance for s in result.reference if s.steps > 1}
+    for name, figure in plots(result.rows, metric, values, reference).items():
+        figure.savefig(folder / "plots" / f"{name}.png")
+    best = folder / "trials" / finished(result.rows)[0].name / "student"
+    student = load_model(best)
+    teacher = load_model(student.about["teacher"], "teacher")
+    picture = compare(teacher, student, teacher_steps=min(64, teacher.steps))
+    picture.save(folder / "plots" / "samples.png")
+
+
+def compare(teacher: Model, student: Model, *, teacher_steps: int, columns: int = 16, seed: int = 0):  # type: ignore[no-untyped-def]
+    """Rows of images from the same noise: the teacher's in many steps above the student's in few."""
+    import torch
+
+    noise = fixed_noise(seed, 0, columns * 2, student.shape)
+    labels = torch.arange(len(noise)) % student.num_classes if student.num_classes else None
+    above, below = teacher.sample(noise, labels, steps=teacher_steps), student.sample(noise, labels)
+    pairs = [row for k in range(2) for row in (above[k * columns :][:columns], below[k * columns :][:columns])]
+    return image_grid(torch.cat(pairs), columns, max(1, grid_scale(student.shape[-1]) // 2))
+
+
+def show_result(result: SweepResult, question: str, console: Console) -> None:
+    """The table: reference rows, then the trials, best first."""
+    metric = result.reference[0].metric
+    table = Table(title=f"{result.name}: {metric}, smaller is better", title_justify="left")
+    names = list(dict.fromkeys(k for row in result.rows for k in row.changes))
+    for column in ("", *(n.rpartition(".")[2] for n in names), "best mu_i", "images", "distance"):
+        table.add_column(column, justify="right" if column else "left")
+    blank = [""] * (len(names) + 1)
+    for score in sorted(result.reference, key=lambda s: -s.steps):
+        label = f"teacher, {score.steps} steps" if score.steps else "noise floor (half of the data against the other)"
+        table.add_row(label, *blank, f"n={score.samples}", f"{score.distance:.2f}", style="dim")
+    table.add_section()
+    stopped = sorted((r for r in result.rows if r.status != "finished"), key=lambda r: r.name)
+    for row in [*finished(result.rows), *stopped]:
+        table.add_row(*_cells(row, names))
+    console.print()
+    console.print(table)
+
+
+def _cells(row: TrialRow, names: list[str]) -> list[str]:
+    label = row.name + (" (anchor)" if row.anchor else "")
+    values = [f"{row.changes[n]:.5g}" if n in row.changes else "" for n in names]
+    if row.status != "finished":
+        return [label, *values, "", f"{row.samples:,}", row.status]
+    return [label, *values, f"{row.mu_i:.5g}", f"{row.samples:,}", f"{row.distance:.2f}"]

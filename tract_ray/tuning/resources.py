@@ -1,0 +1,102 @@
+"""Ray: reaching a cluster or starting one, and whether what a sweep wants can ever fit."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from tract_ray.config import InputError, require
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # how soon a worker's report reaches its trial
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one trial needs: `workers` processes of `cpus` CPUs and `gpus` GPUs each."""
+
+    workers: int = 1
+    cpus: int = 1
+    gpus: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.workers >= 1, "workers-per-trial", f"must be at least 1, got {self.workers}")
+        require(self.cpus >= 1, "cpus-per-worker", f"must be at least 1, got {self.cpus}")
+        require(self.gpus >= 0, "gpus-per-worker", f"must not be negative, got {self.gpus}")
+
+    def describe(self) -> str:
+        """For people."""
+        each = f"{self.cpus} CPU" + (f" + {self.gpus} GPU" if self.gpus else "")
+        return f"{self.workers} worker{'s' if self.workers > 1 else ''} of {each}"
+
+
+def connect(address: str | None) -> str:
+    """Join the cluster at `address`, the one this machine belongs to, or start one here; returns which.
+
+    Raises a one-line `InputError` where the address does not answer.
+    """
+    import ray
+    from ray.exceptions import RaySystemError
+
+    if ray.is_initialized():
+        return "the connected cluster"
+    named = address or os.environ.get("RAY_ADDRESS")
+    if named and named not in ("auto", "local") and not named.startswith("ray://"):
+        host, _, port = named.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"ray-address: nothing answers at {named} ({error}); start it with `ray start --head`, "
+                "or leave the option out to start a local Ray"
+            ) from None
+    in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    # A checkout that is not installed: its workers must find the package, too. A job brings its own environment.
+    root = str(Path(__file__).parents[2])
+    environment = {} if in_job else {"env_vars": {"PYTHONPATH": root}}
+    try:
+        context = ray.init(
+            address=named,
+            log_to_driver=False,
+            logging_level="ERROR",
+            runtime_env=environment or None,
+            **({} if named and named != "local" else {"include_dashboard": False}),
+        )
+    except (ConnectionError, RaySystemError, RuntimeError, ValueError) as error:
+        raise InputError(f"ray-address: cannot join {named or 'a local Ray'} ({str(error).splitlines()[0]})") from None
+    return f"the Ray cluster at {context.address_info['gcs_address']}"
+
+
+def check_fits(request: Request) -> int:
+    """How many trials fit at once (at least 1). An `InputError` where one can never fit the cluster as it is."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    slots = [
+        min(
+            int(node.get("CPU", 0) // request.cpus),
+            int(node.get("GPU", 0) // request.gpus) if request.gpus else 1 << 30,
+        )
+        for node in nodes
+    ]
+    have = f"{len(nodes)} node{'s' if len(nodes) > 1 else ''}: " + "; ".join(
+        f"{node.get('CPU', 0):g} CPU, {node.get('GPU', 0):g} GPU" for node in nodes
+    )
+    require(
+        sum(slots) >= request.workers,
+        "gpus-per-worker" if request.gpus and not any(n.get("GPU") for n in nodes) else "workers-per-trial",
+        f"a trial wants {request.describe()}, which this cluster can never give ({have})",
+    )
+    return sum(slots) // request.workers
+
+
+def stale_placement_groups() -> int:
+    """Placement groups that hold resources although their job is gone: they starve a sweep for ever."""
+    from ray.util import placement_group_table
+
+    return sum(group["state"] in ("CREATED", "PENDING") for group in placement_group_table().values())

@@ -1,0 +1,52 @@
+"""Search spaces: what a sweep varies, as a function of an Optuna trial."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+
+from tract_ray.config import from_dict, to_dict
+from tract_ray.training import RunConfig
+
+Suggest = Callable[[optuna.Trial], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Space:
+    """`suggest(trial)` draws Optuna parameters and returns changes of the run by dotted name (`method.mu_s`).
+
+    `anchors` are Optuna parameters of trials that every sweep runs first and never stops early: the published values
+    and the extremes, without which a response curve has no ends.
+    """
+
+    suggest: Suggest
+    anchors: tuple[Mapping[str, Any], ...] = field(default=())
+
+    def describe(self) -> dict[str, str]:
+        """Each Optuna parameter and its range, found by drawing once."""
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        trial = optuna.create_study().ask()
+        self.suggest(trial)
+        return {name: _range(d) for name, d in trial.distributions.items()}
+
+
+def _range(distribution: optuna.distributions.BaseDistribution) -> str:
+    if isinstance(distribution, optuna.distributions.CategoricalDistribution):
+        return "one of " + ", ".join(map(str, distribution.choices))
+    assert isinstance(distribution, optuna.distributions.FloatDistribution | optuna.distributions.IntDistribution)
+    return f"{distribution.low:g} to {distribution.high:g}{', logarithmic' if distribution.log else ''}"
+
+
+def apply_changes(run: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+    """The run with dotted names changed: `{"method.mu_s": 0.9}`. Raises `InputError` for an unknown name."""
+    plain = to_dict(run)
+    for name, value in changes.items():
+        *path, last = name.split(".")
+        part = plain
+        for key in path:
+            part = part[key]
+        part[last] = value
+    return from_dict(RunConfig, plain)

@@ -1,0 +1,376 @@
+"""A sweep: a teacher, trials on Ray that Optuna chooses, a record in MLflow, and a table at the end."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from rich.console import Console
+
+from tract_ray.config import InputError, config_hash, flatten, require, to_dict
+from tract_ray.files import read_json, write_text
+from tract_ray.tracking import MlflowStore, Shipper, provenance, ui_command
+from tract_ray.training import (
+    Paths,
+    RunConfig,
+    Score,
+    find_teacher,
+    run_parameters,
+    score_teacher,
+    teacher_folder,
+    train_teacher,
+)
+from tract_ray.tuning.display import Progress, duration
+from tract_ray.tuning.report import show_result, write_report
+from tract_ray.tuning.resources import Request, check_fits, connect, stale_placement_groups
+from tract_ray.tuning.results import TrialRow, finished, read_rows
+from tract_ray.tuning.space import Space
+from tract_ray.tuning.study import StudyScheduler, StudySearcher, open_study
+from tract_ray.tuning.trial import run_trial, trial_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """What a sweep script hands over. `question` is the sentence it asks; `run` is what every trial starts from."""
+
+    experiment: str
+    question: str
+    space: Space
+    run: RunConfig
+    name: str
+    trials: int = 12
+    request: Request = Request()
+    concurrency: int = 0
+    seed: int = 0
+    early_stopping: bool = True
+    resume: bool = False
+    paths: Paths
+    mlflow_uri: str
+    ray_address: str | None = None
+    reference_steps: tuple[int, ...] = (1024, 32, 1)
+
+    def __post_init__(self) -> None:
+        require(self.trials >= 1, "trials", f"must be at least 1, got {self.trials}")
+        require(self.concurrency >= 0, "concurrency", f"must not be negative, got {self.concurrency}")
+        require(
+            self.run.method.batch % self.request.workers == 0,
+            "workers-per-trial",
+            f"a batch of {self.run.method.batch} does not divide among {self.request.workers} workers",
+        )
+
+    @property
+    def folder(self) -> Path:
+        """Everything of this sweep: its study, its trials, its plots."""
+        return self.paths.storage / "sweeps" / self.name
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What `run_sweep` returns and `summary.json` holds."""
+
+    name: str
+    rows: list[TrialRow]
+    reference: list[Score]
+    parent_run: str
+    failed: list[str]
+
+
+def run_sweep(sweep: Sweep, console: Console | None = None) -> SweepResult:
+    """Run (or resume) the sweep; raises `InputError` for what can be known to be wrong before anything is trained."""
+    console = console or Console(highlight=False, soft_wrap=True)
+    # What can be wrong is found before any machine is asked for.
+    if not sweep.resume:
+        require(not sweep.folder.exists(), "name", f"{sweep.name!r} is taken; add --resume, or choose another name")
+    else:
+        require(sweep.folder.exists(), "name", f"there is no sweep {sweep.name!r} in {sweep.folder.parent} to resume")
+    find_teacher(sweep.run.teacher, sweep.paths)
+    store = MlflowStore(sweep.mlflow_uri, sweep.experiment)
+    console.print(f"{sweep.name}: {sweep.question}")
+    cluster = connect(sweep.ray_address)
+    slots = check_fits(sweep.request)
+    concurrency = min(slots, sweep.concurrency or slots, sweep.trials)
+    with _locked(sweep):
+        stale = stale_placement_groups()
+        if stale:
+            console.print(
+                f"note: {stale} placement groups of other jobs hold resources of this cluster; trials queue behind them"
+            )
+        console.print(f"{cluster}: up to {concurrency} trials at once, {sweep.request.describe()} each")
+        _remember(sweep)
+        train_teacher_on_cluster(sweep, console)
+        references = _start_references(sweep)
+        parent = store.sweep_run(
+            sweep.name,
+            {
+                **run_parameters(sweep.run),
+                **provenance(),
+                "seed": sweep.seed,
+                "trials": sweep.trials,
+                "sweep": sweep.name,
+            },
+            sweep.question,
+        )
+        study = open_study(
+            sweep.folder / "study.db",
+            sweep.name,
+            sweep.space,
+            seed=sweep.seed,
+            trials=sweep.trials,
+            first_rung=max(1, sweep.run.method.samples // 4),
+        )
+        shipped = _run_trials(sweep, study, store, parent, concurrency, console)
+        rows = read_rows(study, sweep.folder / "trials")
+        reference = _wait_for(references)
+        result = SweepResult(sweep.name, rows, reference, parent, [r.name for r in rows if r.status == "failed"])
+        if finished(rows):
+            write_report(sweep.folder, study, result)
+            _publish(sweep, store, result, console)
+        store.close(parent, "FINISHED" if not result.failed else "FAILED")
+        show_result(result, sweep.question, console)
+        if not shipped:
+            console.print(
+                "note: MLflow was away; the record waits in its files. Run the same command with --resume to send it"
+            )
+        console.print(f"\nCompare the trials:  {ui_command(sweep.mlflow_uri)}")
+        return result
+
+
+def _run_trials(
+    sweep: Sweep, study: optuna.Study, store: MlflowStore, parent: str, concurrency: int, console: Console
+) -> bool:
+    """Hand the study's trials to Tune until `sweep.trials` have ended; True when the record is in MLflow."""
+    from ray import tune
+
+    length, about = sweep.run.method.samples, provenance()
+    trials = sweep.folder / "trials"
+    best: dict[str, float] = {}
+    with Progress(sweep.experiment.replace("_", " "), length * sweep.trials, console.file) as progress:
+
+        def heard(trial: str, line: Any) -> None:
+            progress.update(trial, line["samples"])
+
+        shipper = Shipper(store, sweep.name, parent, heard).start()
+
+        def started(number: int, run: RunConfig) -> None:
+            shipper.watch(trial_name(number), trials / trial_name(number), {**run_parameters(run), **about})
+
+        def ended(number: int, state: optuna.trial.TrialState, result: dict[str, Any]) -> None:
+            name, seen = trial_name(number), int(result.get("samples", 0))
+            status = {"COMPLETE": "finished", "PRUNED": "stopped early"}.get(state.name, "failed")
+            values = {"distance": result["distance"], "mu_i_best": result["mu_i"]} if "distance" in result else {}
+            mlflow_status = {"finished": "FINISHED", "stopped early": "KILLED"}.get(status, "FAILED")
+            shipper.watch(name, trials / name, {})
+            shipper.end(name, mlflow_status, values, {"tract_ray.status": status})
+            if status == "finished":
+                best[name] = result["distance"]
+                progress.update(name, length)
+            else:
+                progress.skip(length - seen)
+            params = "  ".join(
+                f"{k.rpartition('.')[2]} {v:.5g}" for k, v in study.trials[number].user_attrs["changes"].items()
+            )
+            score = f"{result['distance']:8.3f}" if "distance" in result else "       -"
+            leader = f"best {min(best.values()):.3f} ({min(best, key=best.__getitem__)})" if best else ""
+            progress.update(name, seen, leader)
+            progress.say(
+                f"{name}  {status:<13}  {score}  {params}" + (f"  ({seen:,} images)" if status != "finished" else "")
+            )
+
+        searcher = StudySearcher(study, sweep.space, sweep.run, sweep.trials, started, ended)
+        _watch_ended(study, shipper, trials, about, sweep)
+        remaining = searcher.remaining() + len(searcher.again)
+        if remaining:
+            attempt = 1 + sum(1 for _ in (sweep.folder / "tune").glob("attempt-*"))
+            tuner = tune.Tuner(
+                tune.with_resources(run_trial, _resources(sweep.request)),
+                param_space={
+                    "folder": str(trials),
+                    "paths": {
+                        "storage": str(sweep.paths.storage),
+                        "cache": str(sweep.paths.cache),
+                        "data_root": sweep.paths.data_root,
+                    },
+                    "workers": sweep.request.workers,
+                    "cpus": sweep.request.cpus,
+                    "gpus": sweep.request.gpus,
+                },
+                tune_config=tune.TuneConfig(
+                    search_alg=searcher,
+                    scheduler=StudyScheduler(searcher) if sweep.early_stopping else None,
+                    num_samples=remaining,
+                    max_concurrent_trials=concurrency,
+                    reuse_actors=sweep.request.workers == 1,
+                ),
+                run_config=tune.RunConfig(
+                    name=f"attempt-{attempt:03d}",
+                    storage_path=str(sweep.folder / "tune"),
+                    failure_config=tune.FailureConfig(max_failures=1),
+                    verbose=0,
+                ),
+            )
+            tuner.fit()
+        return shipper.close()
+
+
+def _watch_ended(study: optuna.Study, shipper: Shipper, trials: Path, about: dict[str, str], sweep: Sweep) -> None:
+    """After an interruption: trials that had ended may still have lines that MLflow does not."""
+    from tract_ray.tuning.space import apply_changes
+
+    for row in read_rows(study, trials):
+        if row.status in ("finished", "stopped early", "failed"):
+            shipper.watch(
+                row.name, trials / row.name, {**run_parameters(apply_changes(sweep.run, row.changes)), **about}
+            )
+            status = {"finished": "FINISHED", "stopped early": "KILLED"}.get(row.status, "FAILED")
+            values = {"distance": row.distance} if row.distance is not None else {}
+            shipper.end(row.name, status, values, {"tract_ray.status": row.status})
+
+
+def _resources(request: Request) -> Any:
+    """One worker: the trial's own actor computes. Several: the actor only drives, and must not hold their CPUs."""
+    from ray import tune
+
+    if request.workers == 1:
+        return {"cpu": request.cpus, "gpu": request.gpus}
+    # A byte of memory: Ray wants a bundle to ask for something, and a driver that asks for CPU starves its workers.
+    return tune.PlacementGroupFactory([{"memory": 1}])
+
+
+def train_teacher_on_cluster(sweep: Sweep, console: Console) -> None:
+    """Train the teacher on one machine of the cluster, if it is not in the cache; its progress is read from its record."""
+    import ray
+
+    teacher, training = sweep.run.teacher, sweep.run.teacher.training
+    folder = teacher_folder(teacher, sweep.paths)
+    if find_teacher(teacher, sweep.paths) is not None:
+        console.print(f"teacher: found in {folder}")
+        return
+    gpus = min(sweep.request.gpus, 1)
+    task = ray.remote(num_cpus=sweep.request.cpus, num_gpus=gpus)(_train_teacher)
+    pending = task.remote(teacher, sweep.paths, sweep.request.cpus, gpus)
+    record = folder.with_name(folder.name + ".training") / "record.jsonl"
+    with Progress("teacher", training.samples, console.file) as progress:
+        started = time.monotonic()
+        while not ray.wait([pending], timeout=1.0)[0]:
+            if record.is_file() and (lines := record.read_text().splitlines()):
+                try:
+                    last = json.loads(lines[-1])
+                except json.JSONDecodeError:
+                    continue
+                progress.update("teacher", last["samples"], f"loss {last['metrics']['loss']:.4f}")
+        ray.get(pending)
+    console.print(f"teacher: trained in {duration(time.monotonic() - started)}, kept in {folder}")
+
+
+def _train_teacher(teacher: Any, paths: Paths, cpus: int, gpus: int) -> None:
+    import torch
+
+    from tract_ray.training import Worker, default_device
+
+    torch.set_num_threads(cpus)
+    train_teacher(teacher, paths, Worker(device=default_device() if gpus else torch.device("cpu")))
+
+
+def _score_reference(run: RunConfig, paths: Paths, steps: int, cpus: int, gpus: int) -> Score:
+    import torch
+
+    from tract_ray.training import Worker, default_device
+
+    torch.set_num_threads(cpus)
+    worker = Worker(device=default_device() if gpus else torch.device("cpu"))
+    return score_teacher(run.teacher, run.evaluation, paths, steps, worker)
+
+
+def _start_references(sweep: Sweep) -> list[Any]:
+    """Reference rows (the teacher at several numbers of steps; 0 is the noise floor), computed beside the trials."""
+    import ray
+
+    gpus = min(sweep.request.gpus, 1)
+    task = ray.remote(num_cpus=1, num_gpus=gpus)(_score_reference)
+    return [
+        task.remote(sweep.run, sweep.paths, steps, sweep.request.cpus, gpus) for steps in (*sweep.reference_steps, 0)
+    ]
+
+
+def _wait_for(references: list[Any]) -> list[Score]:
+    import ray
+
+    return list(ray.get(references))
+
+
+def _remember(sweep: Sweep) -> None:
+    """Write what the sweep is, or check that a resumed one is still the same."""
+    now = {"run": flatten(sweep.run), "space": sweep.space.describe(), "seed": sweep.seed}
+    file = sweep.folder / "sweep.json"
+    if file.is_file():
+        before = read_json(file, "name")
+        old, new = ({**b["run"], **b["space"], "seed": b["seed"]} for b in (before, json.loads(json.dumps(now))))
+        changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
+        require(
+            not changed,
+            "resume",
+            f"{sweep.name} was started with other settings: "
+            + "; ".join(f"{k} was {old.get(k)}, is {new.get(k)}" for k in changed[:5]),
+        )
+    write_text(file, json.dumps({**now, "config": to_dict(sweep.run), "hash": config_hash(sweep.run)}, indent=2))
+
+
+@contextmanager
+def _locked(sweep: Sweep) -> Iterator[None]:
+    """One driver a sweep at a time; the lock dies with its process."""
+    try:
+        sweep.folder.mkdir(parents=True, exist_ok=True)
+        file = (sweep.folder / ".lock").open("w")
+    except OSError as error:
+        raise InputError(f"storage: {sweep.folder} is not writable ({error.strerror})") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"name: another process is running the sweep {sweep.name!r}") from None
+        yield
+
+
+def _publish(sweep: Sweep, store: MlflowStore, result: SweepResult, console: Console) -> None:
+    """The summary, the plots and the best student to MLflow."""
+    best = finished(result.rows)[0]
+    try:
+        store.log_files(
+            result.parent_run, [sweep.folder / "summary.json", *sorted((sweep.folder / "plots").glob("*.png"))]
+        )
+        table = [
+            {
+                "trial": r.name,
+                "status": r.status,
+                "distance": r.distance,
+                "mu_i": r.mu_i,
+                "images": r.samples,
+                **r.changes,
+            }
+            for r in result.rows
+        ]
+        store.log_table(result.parent_run, table, "trials.json")
+        store.log_values(
+            result.parent_run,
+            {
+                "distance": best.distance or 0.0,
+                **{f"teacher@{s.steps}": s.distance for s in result.reference if s.steps},
+            },
+            {"tract_ray.best_trial": best.name},
+        )
+        student = sweep.folder / "trials" / best.name / "student"
+        run_id = store.trial_run(sweep.name, best.name, result.parent_run, {})
+        store.log_files(run_id, [student])
+        store.log_student(run_id, student)
+        store.close(run_id)
+    except Exception as error:  # whatever MLflow raises: the files are still there
+        console.print(
+            f"note: the summary could not be sent to MLflow ({str(error).splitlines()[0]}); it is in {sweep.folder}"
+        )

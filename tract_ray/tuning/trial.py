@@ -1,0 +1,40 @@
+"""What runs on the cluster: a trial in its own actor, or a driver that starts Ray Train workers. One function trains."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from tract_ray.config import from_dict
+from tract_ray.training import Paths, RunConfig, Worker, default_device, run_distillation
+from tract_ray.training.ray_workers import run_with_workers
+
+
+def run_trial(config: dict[str, Any]) -> None:
+    """Tune's trainable. `config`: `number`, `run` (JSON), `folder`, `paths`, `workers`, `cpus`, `gpus`."""
+    run = from_dict(RunConfig, json.loads(config["run"]))
+    folder = Path(config["folder"]) / trial_name(config["number"])
+    paths = Paths(Path(config["paths"]["storage"]), Path(config["paths"]["cache"]), config["paths"]["data_root"])
+    try:
+        if config["workers"] > 1:
+            run_with_workers(
+                run, paths, folder, workers=config["workers"], cpus=config["cpus"], gpus=config["gpus"], in_tune=True
+            )
+        else:
+            torch.set_num_threads(config["cpus"])
+            device = default_device() if config["gpus"] else torch.device("cpu")
+            run_distillation(run, paths, folder, worker=Worker(device=device), report=tune.report)
+    except Exception:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "error.txt").write_text(traceback.format_exc())
+        raise
+
+
+def trial_name(number: int) -> str:
+    """`trial-0007`: the name of its folder and of its MLflow run."""
+    return f"trial-{number:04d}"
