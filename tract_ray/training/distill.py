@@ -16,13 +16,13 @@ import torch
 from tract_ray.config import config_hash, flatten, require, to_dict
 from tract_ray.data import load_dataset
 from tract_ray.diffusion import Denoiser
-from tract_ray.distillation import Method, methods
+from tract_ray.distillation import Method, copy_shared_layers, methods
 from tract_ray.evaluation import Evaluator, Statistics, fixed_noise, frechet_distance, image_grid
 from tract_ray.evaluation.grid import grid_scale
 from tract_ray.files import read_json, write_text
 from tract_ray.networks import count_parameters
 from tract_ray.training.loop import train
-from tract_ray.training.model import Model
+from tract_ray.training.model import Model, load_model
 from tract_ray.training.paths import Paths
 from tract_ray.training.record import Record
 from tract_ray.training.run_config import NetworkConfig, RunConfig, build_for
@@ -208,13 +208,34 @@ def score_candidates(
 
 
 def _student(config: RunConfig, teacher: Model) -> tuple[NetworkConfig, torch.nn.Module]:
-    """The student's network: the teacher's copy, or a fresh one of another architecture."""
-    if config.student is None or config.student == teacher.network:
+    """The student's network as it starts: with the teacher's weights, with those of a model folder, or with its own."""
+    inherits = config.student_from == "teacher"
+    if inherits and config.student in (None, teacher.network):
         return teacher.network, copy.deepcopy(teacher.denoiser.module).requires_grad_(True)
-    fresh: torch.nn.Module = build_for(
-        config.student, teacher.shape, teacher.denoiser.prediction, teacher.num_classes, seed=config.seed
+    start = None if inherits or config.student_from == "random" else load_model(config.student_from, "student_from")
+    network = config.student or (start.network if start else teacher.network)
+    student: torch.nn.Module = build_for(
+        network, teacher.shape, teacher.denoiser.prediction, teacher.num_classes, seed=config.seed
     )
-    return config.student, fresh
+    if inherits:
+        copy_shared_layers(teacher.denoiser.module, student)
+    elif start:
+        mismatch = _first_difference(start, teacher, network)
+        require(not mismatch, "student_from", f"{config.student_from} does not suit this run: {mismatch}")
+        student.load_state_dict(start.denoiser.module.state_dict())
+    return network, student
+
+
+def _first_difference(start: Model, teacher: Model, network: NetworkConfig) -> str:
+    """What keeps a model from being the start of this teacher's student, "" if nothing does."""
+    pairs = {
+        "network": (to_dict(start.network), to_dict(network)),
+        "image shape": (start.shape, teacher.shape),
+        "classes": (start.num_classes, teacher.num_classes),
+        "prediction": (start.denoiser.prediction, teacher.denoiser.prediction),
+        "schedule": (start.denoiser.schedule, teacher.denoiser.schedule),
+    }
+    return next((f"its {name} is {own}, not {wanted}" for name, (own, wanted) in pairs.items() if own != wanted), "")
 
 
 def _final_report(result: RunResult, config: RunConfig) -> dict[str, Any]:

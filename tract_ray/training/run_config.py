@@ -72,11 +72,16 @@ class EvaluationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """One distillation. `student` None takes the teacher's architecture and starts from its weights."""
+    """One distillation. `student` None takes the teacher's architecture.
+
+    `student_from` says what weights the student starts from: `teacher` (every tensor of the same name and shape, so all
+    of them for the same architecture), `random`, or a model folder, whose architecture it then takes by default.
+    """
 
     teacher: TeacherConfig
     method: MethodConfig
     student: NetworkConfig | None = None
+    student_from: str = "teacher"
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     seed: int = 0
 
