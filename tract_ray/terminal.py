@@ -16,7 +16,8 @@ def run_app(app: typer.Typer) -> None:
     try:
         app()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # Ray hands an error of a task on as one that carries the task's traceback; the cause is the line itself.
+        print(f"error: {getattr(error, 'cause', error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted; the same command with --resume continues", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import socket
@@ -43,7 +44,7 @@ def check_reachable(uri: str) -> None:
             socket.create_connection((parsed.hostname or "", port), timeout=5).close()
         except OSError as error:
             raise InputError(
-                f"mlflow-uri: nothing answers at {uri} ({error}); start the server, or leave the option out for mlflow.db"
+                f"mlflow-uri: nothing answers at {uri} ({error}); start the server, or leave the option out"
             ) from None
         return
     require(
@@ -65,6 +66,8 @@ class MlflowStore:
         import mlflow
         from mlflow import MlflowClient
 
+        for noisy in ("mlflow.store.db.utils", "alembic", "mlflow.models.model"):
+            logging.getLogger(noisy).setLevel(logging.ERROR)
         self.uri, self.experiment = uri, experiment
         self._mlflow = mlflow
         try:

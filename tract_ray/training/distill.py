@@ -131,7 +131,7 @@ def run_distillation(
         distances = score_candidates(method, evaluator, steps, count, worker)
         best = min(distances, key=distances.__getitem__)
         record.metrics(seen, {f"{evaluator.metric}": distances[best], "mu_i_best": best, "steps": steps})
-        record.metrics(seen, {f"{evaluator.metric}/mu_i={mu:.6g}": d for mu, d in distances.items()})
+        record.metrics(seen, {f"{evaluator.metric}/mu_i_{mu:.6g}": d for mu, d in distances.items()})
         if worker.leads:
             noise = fixed_noise(evaluator.seed, 0, GRID_IMAGES, dataset.shape).to(worker.device)
             labels = evaluator.labels(0, GRID_IMAGES)
