@@ -55,6 +55,13 @@ def test_parameter_count_with_ten_classes(name: str) -> None:
         assert count_parameters(built(name, num_classes=10)) == CLASS_CONDITIONAL[name]
 
 
+def test_the_diffusers_preset_is_the_ddpm_of_cifar10() -> None:
+    pytest.importorskip("diffusers")
+    assert presets["diffusers_unet"].requires == "diffusers"
+    with torch.device("meta"):
+        assert count_parameters(built("diffusers_unet")) == 35_746_307
+
+
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("num_classes", [0, 10])
 def test_forward(name: str, num_classes: int) -> None:

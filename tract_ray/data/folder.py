@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from tract_ray.config import InputError, require
 from tract_ray.data.dataset import Dataset
@@ -50,7 +50,7 @@ def load_folder(name: str) -> Callable[[Path | None], Dataset]:
             try:
                 with Image.open(file) as image:
                     images[i] = np.asarray(centre_crop_box(image.convert("RGB"), size))
-            except (OSError, UnidentifiedImageError):
+            except (OSError, Image.DecompressionBombError):
                 raise InputError(f"dataset: {file} is not a readable image; remove or replace it") from None
             labels[i] = number.get(file.relative_to(path).parts[0], 0)
         tensor = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()

@@ -1,0 +1,46 @@
+"""Public teachers in our networks: `import_teacher(path)`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tract_ray.config import InputError
+from tract_ray.networks.importing.diffusers import import_diffusers, is_diffusers
+from tract_ray.networks.importing.edm import import_edm
+from tract_ray.networks.importing.flax import import_flax
+from tract_ray.networks.importing.safetensors import import_safetensors
+from tract_ray.networks.importing.teacher import ImportedTeacher
+
+__all__ = ["ImportedTeacher", "import_teacher"]
+
+
+def import_teacher(
+    source: str | Path, *, image_size: int | None = None, prediction: str | None = None
+) -> ImportedTeacher:
+    """A teacher from a file or folder that is already on this machine; what it is shows from its content.
+
+    - an EDM pickle (read without running the code it carries);
+    - a flax checkpoint of progressive distillation's authors, for which `image_size` and `prediction` ("x0", "eps",
+      "v" or "both") are needed where no preset has the same architecture;
+    - a folder of a diffusers `UNet2DModel`, or of a pipeline around one;
+    - a safetensors file that `export_network` wrote.
+
+    Raises `InputError` for anything else, and names any weight that is missing, left over or of another shape.
+    """
+    path = Path(source)
+    if not path.exists():
+        hint = "; download it first" if "://" in str(source) else ""
+        raise InputError(f"teacher: no file or folder {source}{hint}")
+    if path.is_dir():
+        if not is_diffusers(path):
+            raise InputError(f"teacher: {path} has no config.json of a diffusers UNet2DModel")
+        return import_diffusers(path).checked()
+    with path.open("rb") as file:
+        head = file.read(2)
+    if head[:1] == b"\x80" and head[1:] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return import_edm(path).checked()
+    if path.suffix == ".safetensors":
+        return import_safetensors(path).checked()
+    if head[:1] in (b"\xde", b"\xdf") or b"\x81" <= head[:1] <= b"\x8f":  # a msgpack map
+        return import_flax(path, image_size, prediction).checked()
+    raise InputError(f"teacher: {path} is neither an EDM pickle, nor a flax checkpoint, nor a safetensors file of ours")
