@@ -18,6 +18,7 @@ from tract_ray.config import InputError, require
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 SWEEP_TAG, TRIAL_TAG, PARENT_TAG = "tract_ray.sweep", "tract_ray.trial", "mlflow.parentRunId"
 MAX_PARAM = 6000
@@ -66,8 +67,8 @@ class MlflowStore:
         import mlflow
         from mlflow import MlflowClient
 
-        for noisy in ("mlflow.store.db.utils", "alembic", "mlflow.models.model"):
-            logging.getLogger(noisy).setLevel(logging.ERROR)
+        for chatty in ("mlflow", "mlflow.store.db.utils", "alembic"):
+            logging.getLogger(chatty).setLevel(logging.ERROR)
         self.uri, self.experiment = uri, experiment
         self._mlflow = mlflow
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import optuna
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -60,7 +61,13 @@ def compare(teacher: Model, student: Model, *, teacher_steps: int, columns: int 
 def show_result(result: SweepResult, question: str, console: Console) -> None:
     """The table: reference rows, then the trials, best first."""
     metric = result.reference[0].metric
-    table = Table(title=f"{result.name}: {metric}, smaller is better", title_justify="left", caption_justify="left")
+    table = Table(
+        title=f"{result.name}: {metric}, smaller is better",
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
     names = list(dict.fromkeys(k for row in result.rows for k in row.changes))
     for column in ("", *(n.rpartition(".")[2] for n in names), "best mu_i", "images", "distance"):
         table.add_column(column, justify="right" if column else "left")
