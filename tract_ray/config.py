@@ -104,8 +104,17 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 def config_hash(config: Any) -> str:
     """16 hexadecimal digits that change exactly when the configuration's content does."""
-    text = json.dumps(to_dict(config), sort_keys=True, separators=(",", ":"))
+    text = json.dumps(_canonical(to_dict(config)), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _canonical(plain: Any) -> Any:
+    """Equal numbers spelt alike: `mu_s=0` and `mu_s=0.0` are the same configuration."""
+    if isinstance(plain, dict):
+        return {k: _canonical(v) for k, v in plain.items()}
+    if isinstance(plain, list):
+        return [_canonical(v) for v in plain]
+    return int(plain) if isinstance(plain, float) and plain.is_integer() else plain
 
 
 def parse_count(field: str, text: str | int) -> int:
@@ -116,5 +125,5 @@ def parse_count(field: str, text: str | int) -> int:
         number = float(raw[:-1]) * scale[raw[-1]] if raw[-1:] in scale else float(raw)
     except ValueError:
         raise InputError(f"{field}: {text!r} is not a count (examples: 38400, 64k, 96M)") from None
-    require(number == int(number) and number > 0, field, f"must be a positive whole number, got {text!r}")
+    require(number > 0 and number.is_integer(), field, f"must be a positive whole number, got {text!r}")
     return int(number)

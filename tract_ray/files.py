@@ -18,13 +18,18 @@ from tract_ray.config import InputError
 
 
 @contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
-    """A new folder to fill, which takes the place of `folder` when the block ends without an error."""
+def atomic_folder(folder: Path, *, keep: bool = False) -> Iterator[Path]:
+    """A new folder to fill, which takes the place of `folder` when the block ends without an error.
+
+    With `keep`, one that is there by then stays: a reader never meets the moment between two equal folders.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     new.mkdir()
     try:
         yield new
+        if keep and folder.exists():
+            return
         old = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.old")
         if folder.exists():
             folder.replace(old)  # a folder cannot be replaced by a full one in one call

@@ -2,15 +2,18 @@
 
 from tract_ray.diffusion.denoiser import Denoiser, predictions
 from tract_ray.diffusion.gaussian import GaussianDenoiser
-from tract_ray.diffusion.sampling import initial_state, sample_ddim
+from tract_ray.diffusion.guidance import NO_CLASS, GuidedDenoiser
+from tract_ray.diffusion.sampling import initial_state, sample_ancestral, sample_ddim, samplers
 from tract_ray.diffusion.schedules import CosineVP, KarrasVE, NoiseSchedule, build_schedule, schedules
 from tract_ray.diffusion.steps import add_noise, ancestral_step, ddim_step, heun_step, invert_ddim_step
 from tract_ray.diffusion.weighting import loss_weight, weightings
 
 __all__ = [
+    "NO_CLASS",
     "CosineVP",
     "Denoiser",
     "GaussianDenoiser",
+    "GuidedDenoiser",
     "KarrasVE",
     "NoiseSchedule",
     "add_noise",
@@ -22,7 +25,9 @@ __all__ = [
     "invert_ddim_step",
     "loss_weight",
     "predictions",
+    "sample_ancestral",
     "sample_ddim",
+    "samplers",
     "schedules",
     "weightings",
 ]

@@ -35,6 +35,10 @@ class NoiseSchedule(ABC):
         """Times of a sampler of `steps` steps, `(steps + 1,)`, increasing from the clean end, float64."""
 
     @abstractmethod
+    def sampling_time(self, u: Tensor) -> Tensor:
+        """The time at the fraction `u` in [0, 1] of a sampler's way, 1 at the noisy end, float64."""
+
+    @abstractmethod
     def training_times(self, u: Tensor) -> Tensor:
         """Times at which a teacher is trained, from uniform numbers `u` in [0, 1), float64."""
 
@@ -69,6 +73,9 @@ class CosineVP(NoiseSchedule):
     def nodes(self, steps: int) -> Tensor:
         return torch.arange(steps + 1, dtype=torch.float64) / steps
 
+    def sampling_time(self, u: Tensor) -> Tensor:
+        return u.double()
+
     def training_times(self, u: Tensor) -> Tensor:
         return u.double()
 
@@ -94,6 +101,12 @@ class KarrasVE(NoiseSchedule):
         # The last node is written down, not computed: one step must start exactly at sigma_max.
         levels[-1] = self.sigma_max
         return torch.cat([torch.zeros(1, dtype=torch.float64), levels])
+
+    def sampling_time(self, u: Tensor) -> Tensor:
+        """From `sigma_min`, not 0: a posterior and its weight stay finite at every time."""
+        low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
+        time: Tensor = (low + u.double() * (high - low)) ** self.rho
+        return time
 
     def training_times(self, u: Tensor) -> Tensor:
         """`ln sigma ~ N(-1.2, 1.2^2)`, EDM's training distribution."""

@@ -11,6 +11,7 @@ from tract_ray.diffusion.denoiser import SIGMA_DATA
 from tract_ray.diffusion.schedules import NoiseSchedule
 
 weightings: dict[str, Callable[[Tensor], Tensor]] = {
+    "uniform": torch.ones_like,
     "snr": lambda snr: snr,
     "truncated_snr": lambda snr: snr.clamp(min=1),
     "snr_plus_one": lambda snr: snr + 1,

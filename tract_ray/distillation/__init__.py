@@ -1,27 +1,50 @@
 """The training methods under one protocol. Importing the package registers every method."""
 
+from tract_ray.distillation.base import Distillation, DistillationConfig
+from tract_ray.distillation.consistency import Consistency, ConsistencyConfig
 from tract_ray.distillation.denoising import Denoising, DenoisingConfig
 from tract_ray.distillation.draws import Draws, derive_seed
 from tract_ray.distillation.ema import EMA, EMABank, heuristic_mu
-from tract_ray.distillation.method import Batch, Method, MethodConfig, methods
+from tract_ray.distillation.initialisation import copy_shared_layers
+from tract_ray.distillation.method import Batch, Method, MethodConfig, methods, num_classes
+from tract_ray.distillation.moment_matching import MomentMatching, MomentMatchingConfig
+from tract_ray.distillation.moment_matching_instant import InstantMomentMatching, InstantMomentMatchingConfig
 from tract_ray.distillation.phases import Phase, lay_out_phases, parse_time_schedule
-from tract_ray.distillation.tract import Tract, TractConfig
+from tract_ray.distillation.progressive import Progressive, ProgressiveConfig
+from tract_ray.distillation.regression import Regression, RegressionConfig
+from tract_ray.distillation.tract import Tract, TractConfig, TractEDM, TractEDMConfig
 
 __all__ = [
     "EMA",
     "Batch",
+    "Consistency",
+    "ConsistencyConfig",
     "Denoising",
     "DenoisingConfig",
+    "Distillation",
+    "DistillationConfig",
     "Draws",
     "EMABank",
+    "InstantMomentMatching",
+    "InstantMomentMatchingConfig",
     "Method",
     "MethodConfig",
+    "MomentMatching",
+    "MomentMatchingConfig",
     "Phase",
+    "Progressive",
+    "ProgressiveConfig",
+    "Regression",
+    "RegressionConfig",
     "Tract",
     "TractConfig",
+    "TractEDM",
+    "TractEDMConfig",
+    "copy_shared_layers",
     "derive_seed",
     "heuristic_mu",
     "lay_out_phases",
     "methods",
+    "num_classes",
     "parse_time_schedule",
 ]

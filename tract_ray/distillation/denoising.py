@@ -6,28 +6,35 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from tract_ray.config import choose, require
-from tract_ray.diffusion import Denoiser, add_noise, build_schedule, loss_weight, predictions, schedules
+from tract_ray.diffusion import NO_CLASS, Denoiser, add_noise, build_schedule, loss_weight, predictions, schedules
 from tract_ray.distillation.ema import EMA
 from tract_ray.distillation.method import Batch, Method, MethodConfig, register, squared_error
 
 
 @dataclass(frozen=True, kw_only=True)
 class DenoisingConfig(MethodConfig):
-    """How a teacher is trained: Adam, a bias-corrected average of the weights, BTD's weighting of the loss."""
+    """How a teacher is trained: Adam, a bias-corrected average of the weights, BTD's weighting of the loss.
+
+    `label_dropout` is the share of samples whose class is hidden from the network, which classifier-free guidance
+    needs (0.1 is common).
+    """
 
     kind: ClassVar[str] = "denoising"
     schedule: str = "vp_cosine"
     prediction: str = "v"
     ema: float = 0.9999
+    label_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         choose("schedule", self.schedule, schedules)
         choose("prediction", self.prediction, predictions)
         require(0 <= self.ema < 1, "ema", f"must be in [0, 1), got {self.ema}")
+        require(0 <= self.label_dropout < 1, "label_dropout", f"must be in [0, 1), got {self.label_dropout}")
 
 
 @register
@@ -38,6 +45,7 @@ class Denoising(Method):
     paper = "Salimans & Ho 2022, arXiv 2202.00512"
     config_type = DenoisingConfig
     needs_teacher = False
+    uses_dropout = True
     config: DenoisingConfig
 
     def __init__(self, config: DenoisingConfig, teacher: Denoiser | None, student: nn.Module) -> None:
@@ -51,7 +59,13 @@ class Denoising(Method):
         t = schedule.training_times(batch.draws.uniform())
         x0 = batch.images.double()
         x_t = add_noise(schedule, x0, batch.draws.normal(x0.shape[1:]), t)
-        return loss_weight(self.config.weighting, schedule, t) * squared_error(self.student(x_t, t, batch.labels), x0)
+        error = squared_error(self.student(x_t, t, self._labels(batch)), x0)
+        return loss_weight(self.config.weighting, schedule, t) * error
+
+    def _labels(self, batch: Batch) -> Tensor | None:
+        if batch.labels is None or self.config.label_dropout == 0:
+            return batch.labels
+        return torch.where(batch.draws.uniform() < self.config.label_dropout, NO_CLASS, batch.labels)
 
     def after_step(self, batch: Batch) -> None:
         self.average.update(self.student.module)

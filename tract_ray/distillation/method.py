@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from tract_ray.config import InputError, require
-from tract_ray.diffusion import Denoiser, sample_ddim, weightings
+from tract_ray.diffusion import Denoiser, samplers, weightings
 from tract_ray.distillation.draws import Draws
 from tract_ray.distillation.phases import Phase
 
@@ -75,6 +75,9 @@ class Method(ABC):
     paper: ClassVar[str]
     config_type: ClassVar[type[MethodConfig]]
     needs_teacher: ClassVar[bool] = True
+    sampler: ClassVar[str] = "ddim"
+    uses_dropout: ClassVar[bool] = False  # students are trained without (TRACT, section 4)
+    keeps_best: ClassVar[bool] = False  # the result is the best evaluation's network, not the last one
 
     config: Any
     phases: tuple[Phase, ...]
@@ -138,7 +141,7 @@ class Method(ABC):
     def sample(self, network: nn.Module, noise: Tensor, steps: int, labels: Tensor | None = None) -> Tensor:
         """Images `(B, C, H, W)` from one of `candidates()` in `steps` network calls."""
         denoiser = next(iter(self.trained.values())).view_of(network)
-        return sample_ddim(denoiser, noise, steps, times=self.sampling_times(steps), labels=labels)
+        return samplers[self.sampler](denoiser, noise, steps, times=self.sampling_times(steps), labels=labels)
 
 
 M = TypeVar("M", bound=type[Method])
@@ -163,3 +166,8 @@ def require_teacher(teacher: Denoiser | None, kind: str) -> Denoiser:
     if teacher is None:
         raise InputError(f"teacher: {kind} needs a trained teacher")
     return teacher
+
+
+def num_classes(network: nn.Module) -> int:
+    """Classes of a class-conditional network, 0 for an unconditional one."""
+    return int(getattr(getattr(network, "embed_class", None) or network, "num_classes", 0))

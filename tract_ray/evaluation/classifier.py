@@ -8,12 +8,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tract_ray.config import require
 from tract_ray.data import Dataset, sample_indices
-from tract_ray.files import atomic_folder, write_safetensors
+from tract_ray.files import atomic_folder, read_safetensors, write_safetensors
 
 FEATURES = 64
 RECIPE: dict[str, float] = {"version": 1, "batch": 128, "steps": 600, "lr": 3e-3, "seed": 0, "threads": 1}
@@ -55,10 +54,10 @@ def trained_classifier(dataset: Dataset, cache: Path) -> tuple[SmallClassifier, 
     network = SmallClassifier(dataset.shape, dataset.num_classes)
     if not (folder / "model.safetensors").is_file():
         accuracy = _train(network, dataset)
-        with atomic_folder(folder) as new:
+        with atomic_folder(folder, keep=True) as new:
             write_safetensors(new / "model.safetensors", network.state_dict())
             (new / "config.json").write_text(json.dumps({"recipe": RECIPE, "train_accuracy": accuracy}, indent=2))
-    network.load_state_dict(load_file(folder / "model.safetensors"))
+    network.load_state_dict(read_safetensors(folder / "model.safetensors", "features"))
     network.eval().requires_grad_(False).to(dataset.images.device)
     fingerprint = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:12]
     return network, fingerprint

@@ -77,7 +77,10 @@ class InceptionFeatures(FeatureExtractor):
         self.metric = f"fid_inception_{mode}"
         self.fingerprint = f"{path.name}:{path.stat().st_size}"
         self.mode, self.device = mode, torch.device(device)
-        self.network = InceptionV3W(str(path.parent), download=False, resize_inside=mode == "legacy")
+        try:
+            self.network = InceptionV3W(str(path.parent), download=False, resize_inside=mode == "legacy")
+        except RuntimeError:  # an interrupted download
+            raise InputError(f"features: {path} is damaged; fetch {INCEPTION_URL} again") from None
         self.network = self.network.to(self.device).eval()
         self.resize = make_resizer("PIL", False, "bicubic", (299, 299))
 

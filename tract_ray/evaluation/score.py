@@ -68,7 +68,7 @@ class Evaluator:
 
     def features(self, sampler: Sampler, start: int, count: int) -> NDArray[np.float64]:
         """Features `(count, D)` of the sampler's images number `start …` of this evaluation's fixed noise."""
-        parts = []
+        parts = [self.real[:0]]  # a share may be empty
         for first in range(start, start + count, CHUNK):
             size = min(CHUNK, start + count - first)
             noise = fixed_noise(self.seed, first, size, self.dataset.shape).to(self.device)

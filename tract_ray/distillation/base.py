@@ -1,0 +1,152 @@
+"""What all methods that learn from a teacher share: inference averages, and what a phase hands to the next."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from tract_ray.config import require
+from tract_ray.diffusion import Denoiser, GuidedDenoiser, KarrasVE, ddim_step, heun_step, loss_weight
+from tract_ray.distillation.ema import EMA, EMABank, heuristic_mu
+from tract_ray.distillation.method import Batch, Method, MethodConfig, num_classes, require_teacher, squared_error
+from tract_ray.distillation.phases import Phase
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillationConfig(MethodConfig):
+    """What every distillation is told.
+
+    `mu_i` is the inference average, which also becomes the next phase's teacher; None takes the heuristic
+    `mu_i_residual^(1/N)`, N the optimiser steps of the phase. `mu_i_bank` lists further averages that the last phase
+    carries and every evaluation scores. `guidance` is the teacher's classifier-free guidance, 1 for none.
+    """
+
+    mu_i: float | None = None
+    mu_i_residual: float = 1e-3
+    mu_i_bank: tuple[float, ...] = ()
+    guidance: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.mu_i is None or 0 <= self.mu_i < 1, "mu_i", f"must be in [0, 1), got {self.mu_i}")
+        for mu in self.mu_i_bank:
+            require(0 <= mu < 1, "mu_i_bank", f"every value must be in [0, 1), got {mu}")
+        require(0 < self.mu_i_residual < 1, "mu_i_residual", f"must be in (0, 1), got {self.mu_i_residual}")
+        require(self.guidance >= 0, "guidance", f"must not be negative, got {self.guidance}")
+
+    def inference_mu(self, phase: Phase) -> float:
+        """mu_i of `phase`: the given value, or the heuristic."""
+        return self.mu_i if self.mu_i is not None else heuristic_mu(self.mu_i_residual, phase.steps)
+
+
+class Distillation(Method):
+    """A student with the teacher's noise schedule and x0 view, and averages of it to sample from.
+
+    `times` are the nodes of the first phase's teacher, `(T + 1,)`; the nodes of every later sampler are among them.
+    The first teacher may have any architecture; from the second phase on, the teacher is a student.
+    """
+
+    config: DistillationConfig
+    student_restarts: bool = True  # every phase starts from the new teacher's weights
+
+    def __init__(self, config: DistillationConfig, teacher: Denoiser | None, student: nn.Module) -> None:
+        super().__init__(config, teacher, student)
+        self.teacher = self._guided(require_teacher(teacher, self.kind))
+        self.student = self.teacher.view_of(student)
+        self.trained = {"student": self.student}
+        self.times = self.teacher.schedule.nodes(self.phases[0].teacher_steps)
+        self.inference = EMABank(student, [config.inference_mu(self.phases[0])])
+
+    def _guided(self, teacher: Denoiser) -> Denoiser:
+        if self.config.guidance == 1:
+            return copy.copy(teacher)  # its network will be replaced, the caller's teacher stays whole
+        require(num_classes(teacher.module) > 0, "guidance", "the teacher is not class-conditional")
+        return GuidedDenoiser(teacher, self.config.guidance)
+
+    def start_phase(self, phase: Phase) -> None:
+        weights = None
+        if phase.index > 0:
+            weights = self.inference[self.config.inference_mu(self.phases[phase.index - 1])].network.state_dict()
+            if self.student_restarts:
+                self.student.module.load_state_dict(weights)
+        self.set_phase(phase)
+        if weights is not None:
+            self.teacher.network.load_state_dict(weights)
+
+    def set_phase(self, phase: Phase) -> None:
+        last = phase.index == len(self.phases) - 1
+        mus = [self.config.inference_mu(phase), *(self.config.mu_i_bank if last else ())]
+        self.phase = phase
+        self.inference = EMABank(self.student.module, mus)
+        if phase.index > 0:
+            self.teacher = self.student.view_of(frozen_copy(self.student.module))
+
+    def regression_loss(self, x_t: Tensor, t: Tensor, target: Tensor, labels: Tensor | None) -> Tensor:
+        """Weighted squared error of the student's x0 at `x_t`, `(b,)`."""
+        error = squared_error(self.student(x_t, t, labels), target)
+        return loss_weight(self.config.weighting, self.student.schedule, t) * error
+
+    def nodes(self, index: Tensor) -> Tensor:
+        """Times of the current teacher's nodes number `index` `(b,)`, 0 at the clean end."""
+        stride = self.phases[0].teacher_steps // self.phase.teacher_steps
+        return self.times.to(index.device)[index * stride]
+
+    def averages(self) -> dict[str, EMA]:
+        """The averages that follow the student, by name."""
+        return {f"inference.{mu:.10f}": member for mu, member in self.inference.members.items()}
+
+    def after_step(self, batch: Batch) -> None:
+        for average in self.averages().values():
+            average.update(self.student.module)
+
+    def candidates(self) -> dict[float, nn.Module]:
+        own = self.config.inference_mu(self.phase)
+        others = [mu for mu in self.inference.members if mu != own]
+        return {mu: self.inference[mu].network for mu in (own, *others)}
+
+    def sampling_times(self, steps: int) -> Tensor:
+        longest = self.phases[0].teacher_steps
+        require(longest % steps == 0, "steps", f"{steps} does not divide the teacher's {longest}")
+        return self.times[:: longest // steps]
+
+    def modules(self) -> dict[str, nn.Module]:
+        averages = {name: average.network for name, average in self.averages().items()}
+        return {"teacher": self.teacher.network, "student": self.student.module, **averages}
+
+    def counters(self) -> dict[str, int]:
+        return {name: average.updates for name, average in self.averages().items()}
+
+    def restore_counters(self, counters: Mapping[str, int]) -> None:
+        for name, average in self.averages().items():
+            average.updates = counters[name]
+
+
+def frozen_copy(network: nn.Module) -> nn.Module:
+    """A copy of `network` for evaluation: no dropout, no gradients."""
+    return copy.deepcopy(network).eval().requires_grad_(False)
+
+
+def solver_step(
+    solver: str, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, labels: Tensor | None, clip: bool = False
+) -> Tensor:
+    """The teacher's step from `t` to `s`: `ddim`, or `heun` (VE only). `clip` bounds its x0 to [-1, 1]."""
+
+    def x0(x: Tensor, time: Tensor) -> Tensor:
+        value = denoiser(x, time, labels)
+        return value.clamp(-1, 1) if clip else value
+
+    if solver == "heun":
+        return heun_step(denoiser.schedule, x0, x_t, t, s)
+    return ddim_step(denoiser.schedule, x_t, x0(x_t, t), t, s)
+
+
+def require_solver(solver: str, teacher: Denoiser, kind: str) -> None:
+    """Refuse Heun's rule for a teacher that is not variance-exploding."""
+    require(
+        solver == "ddim" or isinstance(teacher.schedule, KarrasVE),
+        "solver",
+        f"{kind} with heun needs a teacher with the schedule ve_karras, not {teacher.schedule.name}",
+    )
