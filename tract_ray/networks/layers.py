@@ -31,7 +31,7 @@ def linear(in_features: int, out_features: int, scale: float = 1.0) -> nn.Module
 def group_norm(channels: int) -> nn.GroupNorm:
     """32 groups as in DDPM; narrow networks get groups of four channels."""
     groups = 32 if channels % 32 == 0 and channels >= 128 else max(1, channels // 4)
-    return nn.GroupNorm(groups, channels)
+    return nn.GroupNorm(groups, channels, eps=1e-6)  # flax's epsilon, which the published weights were trained with
 
 
 def noise_level(logsnr: Tensor) -> Tensor:

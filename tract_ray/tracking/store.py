@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import socket
@@ -17,6 +18,7 @@ from tract_ray.config import InputError, require
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 SWEEP_TAG, TRIAL_TAG, PARENT_TAG = "tract_ray.sweep", "tract_ray.trial", "mlflow.parentRunId"
 MAX_PARAM = 6000
@@ -43,7 +45,7 @@ def check_reachable(uri: str) -> None:
             socket.create_connection((parsed.hostname or "", port), timeout=5).close()
         except OSError as error:
             raise InputError(
-                f"mlflow-uri: nothing answers at {uri} ({error}); start the server, or leave the option out for mlflow.db"
+                f"mlflow-uri: nothing answers at {uri} ({error}); start the server, or leave the option out"
             ) from None
         return
     require(
@@ -65,6 +67,8 @@ class MlflowStore:
         import mlflow
         from mlflow import MlflowClient
 
+        for chatty in ("mlflow", "mlflow.store.db.utils", "alembic"):
+            logging.getLogger(chatty).setLevel(logging.ERROR)
         self.uri, self.experiment = uri, experiment
         self._mlflow = mlflow
         try:

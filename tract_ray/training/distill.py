@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 from tract_ray.config import config_hash, flatten, require, to_dict
 from tract_ray.data import load_dataset
 from tract_ray.diffusion import Denoiser
-from tract_ray.distillation import Method, copy_shared_layers, methods
+from tract_ray.distillation import Method, Phase, copy_shared_layers, methods
 from tract_ray.evaluation import Evaluator, Statistics, fixed_noise, frechet_distance, image_grid
 from tract_ray.evaluation.grid import grid_scale
 from tract_ray.files import read_json, write_text
@@ -59,14 +59,9 @@ class RunResult:
         return cls(**{**data, "distances": {float(mu): d for mu, d in data["distances"].items()}})
 
 
-def evaluation_marks(method: Method, per_phase: int) -> dict[int, bool]:
+def evaluation_marks(phases: Sequence[Phase], per_phase: int) -> set[int]:
     """Optimiser steps after which a run is scored: `per_phase` times in each phase, its end included."""
-    marks: dict[int, bool] = {}
-    for phase in method.phases:
-        for part in range(1, per_phase + 1):
-            step = phase.start + max(1, round(phase.steps * part / per_phase))
-            marks[step] = step == method.phases[-1].end
-    return marks
+    return {p.start + max(1, round(p.steps * part / per_phase)) for p in phases for part in range(1, per_phase + 1)}
 
 
 def run_distillation(
@@ -120,18 +115,19 @@ def run_distillation(
     if worker.leads:
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "config.json", json.dumps({"key": key, "config": to_dict(config)}, indent=2))
-    marks = evaluation_marks(method, config.evaluation.per_phase)
+    marks = evaluation_marks(method.phases, config.evaluation.per_phase)
+    total = method.phases[-1].end
     distances: dict[float, float] = {}
 
     def on_mark(step: int, record: Record) -> None:
         nonlocal distances
-        seen, final = step * config.method.batch, marks[step]
+        seen, final = step * config.method.batch, step == total
         count = config.evaluation.samples if final else config.evaluation.rung_samples
         steps = method.phase.student_steps
         distances = score_candidates(method, evaluator, steps, count, worker)
         best = min(distances, key=distances.__getitem__)
         record.metrics(seen, {f"{evaluator.metric}": distances[best], "mu_i_best": best, "steps": steps})
-        record.metrics(seen, {f"{evaluator.metric}/mu_i={mu:.6g}": d for mu, d in distances.items()})
+        record.metrics(seen, {f"{evaluator.metric}/mu_i_{mu:.6g}": d for mu, d in distances.items()})
         if worker.leads:
             noise = fixed_noise(evaluator.seed, 0, GRID_IMAGES, dataset.shape).to(worker.device)
             labels = evaluator.labels(0, GRID_IMAGES)
@@ -140,7 +136,6 @@ def run_distillation(
         if report and not final:
             report({"samples": seen, "distance": distances[best], "mu_i": best, "finished": False})
 
-    total = method.phases[-1].end
     train(
         method,
         dataset,
@@ -148,7 +143,7 @@ def run_distillation(
         key=key,
         folder=folder,
         worker=worker,
-        marks=list(marks),
+        marks=marks,
         on_mark=on_mark,
         on_step=(lambda step, loss: on_step(step, total, loss)) if on_step else None,
     )

@@ -12,7 +12,7 @@ from tract_ray.networks import presets
 from tract_ray.training.run_config import NetworkConfig, TeacherConfig
 
 SMALL_TEACHER = {"samples": 6000 * 256, "batch": 256, "lr": 1.5e-3, "lr_decay": "linear", "ema": 0.999}
-SMALL_STUDENT = {"samples": 2000 * 64, "batch": 64, "lr": 1e-3}
+SMALL_STUDENT: dict[str, Any] = {"samples": 2000 * 64, "batch": 64, "lr": 1e-3}
 PAPER_TEACHER = {"samples": 800_000 * 128, "batch": 128, "lr": 2e-4, "ema": 0.9999}
 
 
@@ -27,7 +27,7 @@ def teacher_recipe(
     """The teacher of `dataset`; `changes` are settings of its training, None ones are left out."""
     name = network or dataset_info(dataset).network
     preset = presets[choose("network", name, presets)] if name else None
-    settings = {
+    settings: dict[str, Any] = {
         **(SMALL_TEACHER if is_small(dataset) else PAPER_TEACHER),
         "prediction": preset.prediction if preset else "v",
     }
@@ -49,5 +49,5 @@ def method_recipe(kind: str, dataset: str, **changes: Any) -> MethodConfig:
     base = config_type(**SMALL_STUDENT) if is_small(dataset) else config_type()
     known = {key: value for key, value in changes.items() if value is not None}
     for key in known:
-        choose("method setting", key, base.__dataclass_fields__)
+        choose("method setting", key, [name for name in base.__dataclass_fields__ if name != "kind"])
     return replace(base, **known)

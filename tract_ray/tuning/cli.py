@@ -160,7 +160,7 @@ def sweep_command(experiment: str, doc: str | None, space: Space, *, bank_residu
             raise typer.Exit(1)
 
     main.__doc__ = doc
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command()(main)
     run_app(app)
 

@@ -10,9 +10,9 @@ from rich.console import Console
 from tract_ray.data import dataset_info
 from tract_ray.diffusion import predictions
 from tract_ray.networks import count_parameters
+from tract_ray.terminal import duration
 from tract_ray.training import find_teacher
 from tract_ray.training.run_config import build_for
-from tract_ray.tuning.display import duration
 from tract_ray.tuning.sweep import Sweep
 
 PROBE = 16
@@ -54,7 +54,7 @@ def print_plan(sweep: Sweep, console: Console) -> None:
 
 
 def _probe(sweep: Sweep) -> tuple[float, float, int]:
-    """Seconds an image of a forward call and of a training step (forward and backward), measured here, and parameters."""
+    """Seconds an image of a forward call and of a training step, measured here, and the number of parameters."""
     network_config = sweep.run.teacher.network
     model = find_teacher(sweep.run.teacher, sweep.paths)
     if model is not None:

@@ -28,7 +28,7 @@ def response(rows: Sequence[TrialRow], name: str, metric: str, reference: Mappin
     figure, axes = _figure()
     points = sorted((float(r.changes[name]), r) for r in finished(list(rows)) if name in r.changes)
     xs = [1 - mu for mu, _ in points]
-    ys = [r.distance for _, r in points]
+    ys = [float(r.distance or 0) for _, r in points]
     axes.plot(xs, ys, color=MUTED, linewidth=1, zorder=1)
     axes.scatter(
         xs,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import optuna
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -60,13 +61,19 @@ def compare(teacher: Model, student: Model, *, teacher_steps: int, columns: int 
 def show_result(result: SweepResult, question: str, console: Console) -> None:
     """The table: reference rows, then the trials, best first."""
     metric = result.reference[0].metric
-    table = Table(title=f"{result.name}: {metric}, smaller is better", title_justify="left")
+    table = Table(
+        title=f"{result.name}: {metric}, smaller is better",
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
     names = list(dict.fromkeys(k for row in result.rows for k in row.changes))
     for column in ("", *(n.rpartition(".")[2] for n in names), "best mu_i", "images", "distance"):
         table.add_column(column, justify="right" if column else "left")
     blank = [""] * (len(names) + 1)
     for score in sorted(result.reference, key=lambda s: -s.steps):
-        label = f"teacher, {score.steps} steps" if score.steps else "noise floor (half of the data against the other)"
+        label = f"teacher, {score.steps} steps" if score.steps else "real, half against half"
         table.add_row(label, *blank, f"n={score.samples}", f"{score.distance:.2f}", style="dim")
     table.add_section()
     stopped = sorted((r for r in result.rows if r.status != "finished"), key=lambda r: r.name)
@@ -74,10 +81,12 @@ def show_result(result: SweepResult, question: str, console: Console) -> None:
         table.add_row(*_cells(row, names))
     console.print()
     console.print(table)
+    if any(row.anchor for row in result.rows):
+        console.print("* anchor: run first, never stopped")
 
 
 def _cells(row: TrialRow, names: list[str]) -> list[str]:
-    label = row.name + (" (anchor)" if row.anchor else "")
+    label = row.name + ("*" if row.anchor else "")
     values = [f"{row.changes[n]:.5g}" if n in row.changes else "" for n in names]
     if row.status != "finished":
         return [label, *values, "", f"{row.samples:,}", row.status]

@@ -45,7 +45,7 @@ def read_rows(study: optuna.Study, trials: Path) -> list[TrialRow]:
             "status": status,
             "params": trial.params,
             "changes": trial.user_attrs["changes"],
-            "samples": max(steps, default=0),
+            "samples": trial.user_attrs.get("samples", 0),
             "distance": steps[max(steps)] if steps else None,
             "anchor": bool(trial.user_attrs.get("anchor")),
         }

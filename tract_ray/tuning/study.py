@@ -18,17 +18,18 @@ from ray.tune.search import Searcher
 
 from tract_ray.config import InputError, to_dict
 from tract_ray.training import RunConfig
+from tract_ray.training.distill import evaluation_marks
 from tract_ray.tuning.space import Space, apply_changes
 
-CHANGES, ANCHOR, ERROR = "changes", "anchor", "error"
+CHANGES, ANCHOR, SAMPLES = "changes", "anchor", "samples"
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
-def open_study(path: Path, name: str, space: Space, *, seed: int, trials: int, first_rung: int) -> optuna.Study:
+def open_study(path: Path, name: str, space: Space, *, seed: int, trials: int) -> optuna.Study:
     """The study in the database file `path`, made with the space's anchors enqueued if it is new.
 
-    TPE is seeded; asynchronous successive halving (`first_rung` samples, then each doubling) prunes. Both read the
-    storage, so a resumed sweep suggests and stops with everything it knew.
+    TPE is seeded; asynchronous successive halving prunes, its k-th rung at step 2^k. Both read the storage, so a
+    resumed sweep suggests and stops with everything it knew.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     is_new = not path.is_file()
@@ -43,12 +44,22 @@ def open_study(path: Path, name: str, space: Space, *, seed: int, trials: int, f
         load_if_exists=True,
         direction="minimize",
         sampler=optuna.samplers.TPESampler(seed=seed + known, n_startup_trials=max(4, min(10, trials // 3))),
-        pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=first_rung, reduction_factor=2),
+        pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
     )
     if is_new:
         for anchor in space.anchors[:trials]:
             study.enqueue_trial(dict(anchor), user_attrs={ANCHOR: True})
     return study
+
+
+def rungs(run: RunConfig) -> list[int]:
+    """Samples seen at which trials compete: from the end of the first phase on, every mark at which a run is scored.
+
+    Before that, students of half a phase differ by less than their scores' noise.
+    """
+    phases = run.method.phases()
+    marks = sorted(evaluation_marks(phases, run.evaluation.per_phase))
+    return [step * run.method.batch for step in marks if step >= phases[0].end or len(phases) == 1]
 
 
 def unfinished(study: optuna.Study) -> list[FrozenTrial]:
@@ -79,7 +90,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self.on_start, self.on_end = on_start, on_end
         self.live: dict[str, optuna.Trial] = {}
         self.again = unfinished(study)
-        self.total_samples = 0
+        self.rungs = rungs(run)
 
     def remaining(self) -> int:
         """Trials that are still to be handed out."""
@@ -104,15 +115,18 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         return {"number": trial.number, "run": json.dumps(to_dict(run)), "total": run.method.samples}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Keep the intermediate score, by samples seen."""
-        self.live[trial_id].report(result["distance"], result["samples"])
+        """Keep the score at samples seen, and what successive halving compares: the score at this rung."""
+        trial, seen = self.live[trial_id], result["samples"]
+        trial.set_user_attr(SAMPLES, seen)
+        if seen in self.rungs:
+            trial.report(result["distance"], 2 ** self.rungs.index(seen))
 
     def should_stop(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Whether successive halving gives the trial up; anchors are never given up."""
+        """Whether successive halving gives the trial up. Anchors compete at every rung and are never given up."""
         trial = self.live.get(trial_id)
-        if trial is None or trial.user_attrs.get(ANCHOR) or result.get("finished"):
+        if trial is None or result.get("finished") or result["samples"] not in self.rungs:
             return False
-        return trial.should_prune()
+        return bool(trial.should_prune() and not trial.user_attrs.get(ANCHOR))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell the study how the trial ended. A stopped one is PRUNED: its last score is not its final one."""

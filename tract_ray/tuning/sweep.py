@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from rich.console import Console
 
 from tract_ray.config import InputError, config_hash, flatten, require, to_dict
 from tract_ray.files import read_json, write_text
+from tract_ray.terminal import Progress, duration
 from tract_ray.tracking import MlflowStore, Shipper, provenance, ui_command
 from tract_ray.training import (
     Paths,
@@ -27,11 +28,10 @@ from tract_ray.training import (
     teacher_folder,
     train_teacher,
 )
-from tract_ray.tuning.display import Progress, duration
 from tract_ray.tuning.report import show_result, write_report
 from tract_ray.tuning.resources import Request, check_fits, connect, stale_placement_groups
 from tract_ray.tuning.results import TrialRow, finished, read_rows
-from tract_ray.tuning.space import Space
+from tract_ray.tuning.space import Space, apply_changes
 from tract_ray.tuning.study import StudyScheduler, StudySearcher, open_study
 from tract_ray.tuning.trial import run_trial, trial_name
 
@@ -46,7 +46,7 @@ class Sweep:
     run: RunConfig
     name: str
     trials: int = 12
-    request: Request = Request()
+    request: Request = field(default_factory=Request)
     concurrency: int = 0
     seed: int = 0
     early_stopping: bool = True
@@ -99,9 +99,7 @@ def run_sweep(sweep: Sweep, console: Console | None = None) -> SweepResult:
     with _locked(sweep):
         stale = stale_placement_groups()
         if stale:
-            console.print(
-                f"note: {stale} placement groups of other jobs hold resources of this cluster; trials queue behind them"
-            )
+            console.print(f"note: {stale} placement groups of other jobs hold resources; trials queue behind them")
         console.print(f"{cluster}: up to {concurrency} trials at once, {sweep.request.describe()} each")
         _remember(sweep)
         train_teacher_on_cluster(sweep, console)
@@ -123,9 +121,8 @@ def run_sweep(sweep: Sweep, console: Console | None = None) -> SweepResult:
             sweep.space,
             seed=sweep.seed,
             trials=sweep.trials,
-            first_rung=max(1, sweep.run.method.samples // 4),
         )
-        shipped = _run_trials(sweep, study, store, parent, concurrency, console)
+        trouble = _run_trials(sweep, study, store, parent, concurrency, console)
         rows = read_rows(study, sweep.folder / "trials")
         reference = _wait_for(references)
         result = SweepResult(sweep.name, rows, reference, parent, [r.name for r in rows if r.status == "failed"])
@@ -134,18 +131,16 @@ def run_sweep(sweep: Sweep, console: Console | None = None) -> SweepResult:
             _publish(sweep, store, result, console)
         store.close(parent, "FINISHED" if not result.failed else "FAILED")
         show_result(result, sweep.question, console)
-        if not shipped:
-            console.print(
-                "note: MLflow was away; the record waits in its files. Run the same command with --resume to send it"
-            )
+        if trouble:
+            console.print(f"note: part of the record is not in MLflow ({trouble}); --resume sends it")
         console.print(f"\nCompare the trials:  {ui_command(sweep.mlflow_uri)}")
         return result
 
 
 def _run_trials(
     sweep: Sweep, study: optuna.Study, store: MlflowStore, parent: str, concurrency: int, console: Console
-) -> bool:
-    """Hand the study's trials to Tune until `sweep.trials` have ended; True when the record is in MLflow."""
+) -> str:
+    """Hand the study's trials to Tune until `sweep.trials` have ended; returns what kept the record out of MLflow."""
     from ray import tune
 
     length, about = sweep.run.method.samples, provenance()
@@ -216,13 +211,11 @@ def _run_trials(
                 ),
             )
             tuner.fit()
-        return shipper.close()
+        return "" if shipper.close() else shipper.trouble or "it was too slow"
 
 
 def _watch_ended(study: optuna.Study, shipper: Shipper, trials: Path, about: dict[str, str], sweep: Sweep) -> None:
     """After an interruption: trials that had ended may still have lines that MLflow does not."""
-    from tract_ray.tuning.space import apply_changes
-
     for row in read_rows(study, trials):
         if row.status in ("finished", "stopped early", "failed"):
             shipper.watch(
@@ -244,7 +237,7 @@ def _resources(request: Request) -> Any:
 
 
 def train_teacher_on_cluster(sweep: Sweep, console: Console) -> None:
-    """Train the teacher on one machine of the cluster, if it is not in the cache; its progress is read from its record."""
+    """Train the teacher on one machine of the cluster, if the cache lacks it; its record tells how far it is."""
     import ray
 
     teacher, training = sweep.run.teacher, sweep.run.teacher.training
@@ -361,7 +354,7 @@ def _publish(sweep: Sweep, store: MlflowStore, result: SweepResult, console: Con
             result.parent_run,
             {
                 "distance": best.distance or 0.0,
-                **{f"teacher@{s.steps}": s.distance for s in result.reference if s.steps},
+                **{f"teacher/{s.steps}_steps": s.distance for s in result.reference if s.steps},
             },
             {"tract_ray.best_trial": best.name},
         )

@@ -1,4 +1,4 @@
-"""What runs on the cluster: a trial in its own actor, or a driver that starts Ray Train workers. One function trains."""
+"""What runs on the cluster: a trial in its own actor, or a driver of Ray Train workers. One function trains."""
 
 from __future__ import annotations
 
