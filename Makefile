@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PY = $(VENV)/bin/python
 STAMP = $(VENV)/.installed
-DEMO_ARGS ?=
+DEMO_ARGS ?= --trials 10 --samples 48000 --teacher-samples 512000
 TEST_ARGS ?=
 
 export RAY_USAGE_STATS_ENABLED ?= 0
@@ -24,7 +24,7 @@ install: $(STAMP)
 # pip runs again only when one of the two files is newer than the last installation.
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cluster,notebooks,dev]'
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cluster,notebooks,import,export,dev]'
 	touch $@
 
 demo: install
