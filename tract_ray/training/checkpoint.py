@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,14 @@ from tract_ray.files import read_metadata, read_safetensors, write_safetensors
 
 @dataclass(frozen=True)
 class Position:
-    """Where a checkpoint stands: optimiser steps done, and lines of the record that belong to them."""
+    """Where a checkpoint stands: optimiser steps done, lines of the record that belong to them, and the losses of the
+    steps since the last line, which the next one will average.
+    """
 
     step: int = 0
     record_lines: int = 0
+    loss_sum: float = 0.0
+    loss_count: int = 0
 
 
 def save_checkpoint(
@@ -38,8 +42,7 @@ def save_checkpoint(
             tensors.update({f"optimizer.{name}.{index}.{k}": torch.as_tensor(v) for k, v in state.items()})
     state = {
         "key": key,
-        "step": position.step,
-        "record_lines": position.record_lines,
+        **asdict(position),
         "phase": method.phase.index,
         "counters": method.counters(),
     }

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
+from tract_ray.config import require
 from tract_ray.data import Dataset, sample_indices
-from tract_ray.distillation import Batch, Draws, Method, derive_seed
+from tract_ray.distillation import Batch, Draws, Method, derive_seed, num_classes
 from tract_ray.training.checkpoint import (
     Position,
     read_checkpoint,
@@ -30,7 +32,7 @@ def make_batch(method: Method, dataset: Dataset, seed: int, step: int, worker: W
     rows = sample_indices(len(dataset), seed, step * size, size)[draws.local]
     mirror = draws.uniform() < 0.5 if dataset.flip else None
     images, labels = dataset.batch(rows, mirror)
-    conditional = any(getattr(d.module, "embed_class", None) is not None for d in method.trained.values())
+    conditional = any(num_classes(denoiser.module) for denoiser in method.trained.values())
     return Batch(images, labels if conditional else None, draws, step - method.phase.start)
 
 
@@ -55,9 +57,10 @@ def train(
     not on the number of workers (beyond rounding), nor on interruptions (not at all).
     """
     worker = worker or Worker()
-    last = method.phases[-1].end
+    batch_size, last = method.config.batch, method.phases[-1].end
+    require(batch_size % worker.world == 0, "batch", f"{batch_size} does not divide among {worker.world} workers")
     found = read_checkpoint(folder / CHECKPOINT, key)
-    state, tensors = found or ({"step": 0, "record_lines": 0}, {})
+    state, tensors = found or (asdict(Position()), {})
     for module in method.modules().values():
         module.to(worker.device)
     if found:
@@ -71,7 +74,8 @@ def train(
     step, resumed = state["step"], bool(found)
     optimizers: dict[str, torch.optim.Optimizer] = {}
     log_every = max(1, last // log_points)
-    total, counted, since, saved = torch.zeros((), device=worker.device), 0, time.perf_counter(), time.monotonic()
+    total, counted = torch.tensor(state["loss_sum"], device=worker.device), state["loss_count"]
+    since, since_step, saved = time.perf_counter(), step, time.monotonic()
     while step < last:
         phase = next(p for p in method.phases if p.start <= step < p.end)
         if step == phase.start:
@@ -108,19 +112,19 @@ def train(
 
         if step % log_every == 0 or step in marks or step == last:
             value = float(worker.mean(total / counted))
-            rate = counted * method.config.batch / max(time.perf_counter() - since, 1e-9)
-            record.metrics(step * method.config.batch, {"loss": value, "images_per_second": rate, "phase": phase.index})
+            rate = (step - since_step) * batch_size / max(time.perf_counter() - since, 1e-9)
+            record.metrics(step * batch_size, {"loss": value, "images_per_second": rate, "phase": phase.index})
             if on_step:
                 on_step(step, value)
             total.zero_()
-            counted, since = 0, time.perf_counter()
+            counted, since, since_step = 0, time.perf_counter(), step
         due = worker.leads and time.monotonic() - saved > checkpoint_seconds
         if step in marks or due:
             if step in marks and on_mark:
                 on_mark(step, record)
                 since = time.perf_counter()
             if worker.leads:
-                position = Position(step, record.lines)
+                position = Position(step, record.lines, float(total), counted)
                 save_checkpoint(folder / CHECKPOINT, method, optimizers, position, key)
                 saved = time.monotonic()
     return record

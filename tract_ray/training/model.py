@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tract_ray.config import InputError, from_dict, to_dict
-from tract_ray.diffusion import Denoiser, build_schedule, sample_ddim
+from tract_ray.config import InputError, choose, from_dict, require, to_dict
+from tract_ray.diffusion import Denoiser, build_schedule, predictions, sample_ddim
 from tract_ray.files import atomic_folder, read_json, read_safetensors, write_safetensors
 from tract_ray.networks import count_parameters
 from tract_ray.training.run_config import NetworkConfig, build_for
@@ -72,27 +72,31 @@ def load_model(folder: str | Path, field: str = "checkpoint") -> Model:
     described = read_json(path / "config.json", field)
     tensors = read_safetensors(path / "model.safetensors", field)
     try:
-        if described["format"] != FORMAT:
-            raise InputError(f"{field}: {path} has format {described['format']}, this version reads {FORMAT}")
-        network = from_dict(NetworkConfig, described["network"], field=f"{field}: network")
-        channels, height, width = described["shape"]
-        shape, prediction = (channels, height, width), described["prediction"]
-        module = build_for(network, shape, prediction, described["num_classes"], seed=None)
-        missing = module.load_state_dict(tensors, strict=False)
-        wrong = [*missing.missing_keys, *missing.unexpected_keys]
-        if wrong:
-            raise InputError(f"{field}: {path} does not hold {network.name}'s weights (first difference: {wrong[0]})")
-        return Model(
-            denoiser=Denoiser(module.eval().requires_grad_(False), build_schedule(described["schedule"]), prediction),
-            network=network,
-            shape=shape,
-            steps=described["steps"],
-            num_classes=described["num_classes"],
-            times=described["times"],
-            dataset=described["dataset"],
-            about=described["about"],
-        )
-    except (KeyError, RuntimeError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{field}: {path} is damaged ({str(error).splitlines()[0]})") from None
+        return _build(described, tensors)
+    except InputError as error:
+        raise InputError(f"{field}: {path}: {error}") from None
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise InputError(f"{field}: {path} is damaged ({reason})") from None
+
+
+def _build(described: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
+    require(described["format"] == FORMAT, "format", f"{described['format']!r}; this version reads {FORMAT}")
+    network = from_dict(NetworkConfig, described["network"], field="network")
+    channels, height, width = described["shape"]
+    shape, prediction = (channels, height, width), choose("prediction", described["prediction"], predictions)
+    module = build_for(network, shape, prediction, described["num_classes"], seed=None)
+    own, found = ({name: t.shape for name, t in weights.items()} for weights in (module.state_dict(), tensors))
+    for name in sorted({*own, *found}):
+        require(own.get(name) == found.get(name), "weights", f"not those of {network.name} (they differ in {name})")
+    module.load_state_dict(tensors)
+    return Model(
+        denoiser=Denoiser(module.eval().requires_grad_(False), build_schedule(described["schedule"]), prediction),
+        network=network,
+        shape=shape,
+        steps=described["steps"],
+        num_classes=described["num_classes"],
+        times=described["times"],
+        dataset=described["dataset"],
+        about=described["about"],
+    )

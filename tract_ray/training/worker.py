@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +30,9 @@ class Worker:
         if self.world == 1:
             return network
         devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # the argument's new name is not in every torch we accept
+            return DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False)
 
     def mean(self, value: Tensor) -> Tensor:
         """Mean of `value` over the workers, on each of them."""

@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tract_ray.evaluation import classifier
+from tract_ray.training import Paths, train_teacher
+
+from runs import paths_at, tiny_run  # isort: skip (beside this file)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_classifier() -> None:
+    """The features need not be good here, only the same ones every time."""
+    classifier.RECIPE["steps"] = 20
+
+
+@pytest.fixture(scope="session")
+def paths(tmp_path_factory: pytest.TempPathFactory, short_classifier: None) -> Paths:
+    """A cache with the tiny teacher in it."""
+    folder: Path = tmp_path_factory.mktemp("storage")
+    train_teacher(tiny_run().teacher, paths_at(folder))
+    return paths_at(folder)

@@ -1,0 +1,42 @@
+"""Runs of a second, for the tests of the loop."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tract_ray.distillation import DenoisingConfig, TractConfig
+from tract_ray.training import EvaluationConfig, NetworkConfig, Paths, RunConfig, TeacherConfig
+
+
+def tiny_run(**changes: Any) -> RunConfig:
+    """Two phases of 30 steps, 16 images each, scored twice in each; a bank of two in the second."""
+    teacher = TeacherConfig(
+        network=NetworkConfig(name="mlp_8x8", options={"width": 16, "blocks": 1, "embedding": 16}),
+        training=DenoisingConfig(samples=20 * 16, batch=16, lr=1e-3, ema=0.9),
+    )
+    method = TractConfig(samples=60 * 16, batch=16, lr=1e-3, time_schedule=(8, 2, 1), mu_i_bank=(0.5,))
+    run = RunConfig(teacher=teacher, method=method, evaluation=EvaluationConfig(samples=80, rung_samples=70), seed=5)
+    return replace(run, **changes)
+
+
+def paths_at(folder: Path) -> Paths:
+    return Paths(folder / "runs", folder / "cache")
+
+
+def content_of(folder: Path) -> dict[str, Any]:
+    """All of a finished run that must not depend on how often it was interrupted."""
+    lines = [json.loads(line) for line in (folder / "record.jsonl").read_text().splitlines()]
+    for line in lines:
+        del line["time"]
+        line.get("metrics", {}).pop("images_per_second", None)
+    result = json.loads((folder / "result.json").read_text())
+    pictures = {file.name: file.read_bytes() for file in (folder / "images").iterdir()}
+    return {
+        "weights": (folder / "student" / "model.safetensors").read_bytes(),
+        "record": lines,
+        "result": {k: v for k, v in result.items() if k not in ("seconds", "student")},
+        "pictures": pictures,
+    }

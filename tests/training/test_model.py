@@ -1,0 +1,149 @@
+"""Model folders: what is saved is what is loaded, and whatever is wrong with one is a line that names it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from runs import tiny_run
+from safetensors.torch import load_file, save_file
+
+from tract_ray.config import InputError
+from tract_ray.diffusion import Denoiser, KarrasVE
+from tract_ray.networks import build_network
+from tract_ray.training import Model, NetworkConfig, Paths, load_model, run_distillation
+from tract_ray.training.teacher import teacher_folder
+
+
+@pytest.fixture
+def folder(paths: Paths, tmp_path: Path) -> Path:
+    """A teacher's folder, to be damaged."""
+    return Path(shutil.copytree(teacher_folder(tiny_run().teacher, paths), tmp_path / "model"))
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    """An EDM network with classes and options, and a sampler's own times."""
+    network = build_network("edm_8x8", num_classes=3, options={"channels": 8, "multipliers": (1, 2)}, seed=1)
+    times = [0.0, 0.5, 80.0]
+    model = Model(
+        denoiser=Denoiser(network.eval(), KarrasVE(), "edm"),
+        network=NetworkConfig(name="edm_8x8", options={"channels": 8, "multipliers": (1, 2)}),
+        shape=(1, 8, 8),
+        steps=2,
+        num_classes=3,
+        times=times,
+        dataset="digits",
+        about={"mu_i": 0.5},
+    )
+    loaded = load_model(model.save(tmp_path / "new" / "model"))
+    noise, labels = torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, -1])
+    assert torch.equal(loaded.sample(noise, labels), model.sample(noise, labels))
+    assert torch.equal(loaded.sample(noise, labels, steps=3), model.sample(noise, labels, steps=3))
+    assert not torch.equal(loaded.sample(noise, labels), loaded.sample(noise, labels, steps=3))
+    assert (loaded.shape, loaded.steps, loaded.num_classes, loaded.times) == ((1, 8, 8), 2, 3, times)
+    assert (loaded.dataset, loaded.about, loaded.denoiser.schedule) == ("digits", {"mu_i": 0.5}, KarrasVE())
+    assert not loaded.denoiser.module.training
+    assert sorted(file.name for file in (tmp_path / "new" / "model").iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_a_students_folder_samples_what_the_run_scored(paths: Paths, tmp_path: Path) -> None:
+    result = run_distillation(tiny_run(), paths, tmp_path)
+    student = load_model(result.student)
+    assert student.steps == 1
+    assert student.times == [0.0, 1.0]
+    assert student.about["distance"] == result.distance
+    assert result.parameters == sum(p.numel() for p in student.denoiser.module.parameters())
+
+
+def test_saving_replaces_a_folder(folder: Path) -> None:
+    model = load_model(folder)
+    model.dataset = "other"
+    model.save(folder)
+    assert load_model(folder).dataset == "other"
+    assert [p.name for p in folder.parent.iterdir()] == ["model"]
+
+
+def test_a_failed_save_leaves_the_old_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, before = load_model(folder), (folder / "model.safetensors").read_bytes()
+
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tract_ray.training.model.write_safetensors", full)
+    with pytest.raises(OSError, match="No space left"):
+        model.save(folder)
+    assert (folder / "model.safetensors").read_bytes() == before
+    assert [p.name for p in folder.parent.iterdir()] == ["model"]
+
+
+def edit(**changes: object) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        file = folder / "config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+    return damage
+
+
+def drop(key: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        file = folder / "config.json"
+        file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != key}))
+
+    return damage
+
+
+def rewrite(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_bytes(change((folder / name).read_bytes())) and None
+
+
+def tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        own = load_file(folder / "model.safetensors")
+        change(own)
+        save_file(own, folder / "model.safetensors")
+
+    return damage
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no folder": (shutil.rmtree, "is not a model folder"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "model.safetensors does not exist"),
+    "no description": (lambda f: (f / "config.json").unlink(), "config.json does not exist"),
+    "truncated weights": (rewrite("model.safetensors", lambda b: b[:-50]), "model.safetensors is damaged"),
+    "empty weights": (rewrite("model.safetensors", lambda b: b""), "model.safetensors is damaged"),
+    "a pickle for weights": (rewrite("model.safetensors", lambda b: b"\x80\x02}q\x00."), "is damaged"),
+    "truncated description": (rewrite("config.json", lambda b: b[: len(b) // 2]), "config.json is damaged"),
+    "binary description": (rewrite("config.json", lambda b: b"\xff\xfe\x00"), "config.json is damaged"),
+    "a list for a description": (rewrite("config.json", lambda b: b"[1]"), "config.json holds no JSON object"),
+    "another format": (edit(format=99), "format: 99; this version reads 1"),
+    "no format": (drop("format"), "is damaged"),
+    "no network": (drop("network"), "is damaged"),
+    "no steps": (drop("steps"), "is damaged"),
+    "an unknown network": (edit(network={"name": "unet_9x9"}), "unknown 'unet_9x9'"),
+    "an unknown schedule": (edit(schedule="vp_linear"), "unknown 'vp_linear'"),
+    "an unknown prediction": (edit(prediction="u"), "unknown 'u'"),
+    "half a shape": (edit(shape=[1, 8]), "is damaged"),
+    "a shape of words": (edit(shape="large"), "is damaged"),
+    "another network's weights": (
+        edit(network={"name": "unet_8x8"}),
+        "not those of unet_8x8 (they differ in ",
+    ),
+    "weights of another size": (edit(network={"name": "mlp_8x8"}), "not those of mlp_8x8 (they differ in "),
+    "a missing tensor": (tensors(lambda t: t.popitem()), "not those of mlp_8x8 (they differ in "),
+    "a tensor too many": (tensors(lambda t: t.update(x=torch.zeros(1))), "(they differ in x)"),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGES.values(), ids=DAMAGES)
+def test_damages(folder: Path, damage: Callable[[Path], object], message: str) -> None:
+    damage(folder)
+    with pytest.raises(InputError) as caught:
+        load_model(folder, "teacher")
+    assert str(caught.value).startswith("teacher: ")
+    assert message in str(caught.value)
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)

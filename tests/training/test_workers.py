@@ -1,0 +1,74 @@
+"""Two workers (gloo, DDP) make the student of one, from the same samples."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from runs import content_of, tiny_run
+from safetensors.torch import load_file
+
+from tract_ray.evaluation import classifier
+from tract_ray.training import Paths, RunConfig, Worker, run_distillation, train_teacher
+from tract_ray.training.teacher import teacher_folder
+
+
+def uneven_run() -> RunConfig:
+    """The evaluation's shares are not of one size."""
+    run = tiny_run()
+    return replace(run, evaluation=replace(run.evaluation, samples=81, rung_samples=71, per_phase=1))
+
+
+def work(rank: int, paths: Paths, folder: Path) -> None:
+    torch.set_num_threads(1)
+    classifier.RECIPE["steps"] = 20
+    dist.init_process_group("gloo", init_method=f"file://{folder}.meeting", rank=rank, world_size=2)
+    worker = Worker(rank, 2)
+    try:
+        train_teacher(replace(uneven_run().teacher, seed=1), paths, worker)
+        result = run_distillation(uneven_run(), paths, folder, worker=worker)
+        (folder / f"rank-{rank}.json").write_text(json.dumps(result.to_json()))
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def two(paths: Paths, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("two") / "run"
+    mp.spawn(work, (paths, folder), nprocs=2)
+    return folder
+
+
+def test_the_student_is_the_same(two: Path, paths: Paths, tmp_path: Path) -> None:
+    one = run_distillation(uneven_run(), paths, tmp_path)
+    alone, shared = content_of(tmp_path), content_of(two)
+    weights, others = (load_file(f / "student" / "model.safetensors") for f in (tmp_path, two))
+    start = load_file(teacher_folder(uneven_run().teacher, paths) / "model.safetensors")
+    for name, weight in weights.items():
+        assert (weight - others[name]).abs().max() < 1e-4
+    assert max((weight - start[name]).abs().max() for name, weight in weights.items()) > 1e-2  # it did learn
+    assert shared["result"]["samples"] == one.samples == 960
+    assert shared["result"]["distance"] == pytest.approx(one.distance, rel=1e-3)
+    assert len(shared["record"]) == len(alone["record"])
+    for line, other in zip(alone["record"], shared["record"], strict=True):
+        assert line["samples"] == other["samples"]
+        assert other.get("metrics", {}) == pytest.approx(line.get("metrics", {}), rel=1e-2)
+
+
+def test_every_worker_returns_the_result(two: Path) -> None:
+    """The timing aside: each measures its own."""
+    first, second = (json.loads((two / f"rank-{rank}.json").read_text()) for rank in range(2))
+    assert {**first, "seconds": 0} == {**second, "seconds": 0}
+
+
+def test_the_teacher_is_the_same(two: Path, paths: Paths, tmp_path: Path) -> None:
+    config = replace(uneven_run().teacher, seed=1)
+    shared = train_teacher(config, paths)
+    alone = train_teacher(config, Paths(tmp_path, tmp_path))
+    for name, weight in alone.denoiser.module.state_dict().items():
+        assert (weight - shared.denoiser.module.state_dict()[name]).abs().max() < 1e-5
