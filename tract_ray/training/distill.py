@@ -17,7 +17,7 @@ from tract_ray.distillation import Phase, methods
 from tract_ray.evaluation import Evaluator
 from tract_ray.files import read_json, write_text
 from tract_ray.networks import count_parameters
-from tract_ray.training.loop import train
+from tract_ray.training.loop import CHECKPOINT, train
 from tract_ray.training.model import Model
 from tract_ray.training.paths import Paths
 from tract_ray.training.run_config import RunConfig
@@ -156,6 +156,7 @@ def run_distillation(
     if worker.leads:
         chosen.save(folder / "student")
         write_text(folder / "result.json", json.dumps(result.to_json(), indent=2) + "\n")
+        (folder / CHECKPOINT).unlink(missing_ok=True)  # four times the weights, and nothing needs it any more
     worker.gather(None)  # no worker reports before the result is on disk
     if report:
         report(_final_report(result))
