@@ -41,7 +41,7 @@ app = typer.Typer(
     help="Distil diffusion models into samplers of one or a few steps. Sweeps are the scripts in sweeps/.",
 )
 
-Dataset = Annotated[str, typer.Option(help="Data set: digits, digits16, cifar10 or folder:PATH@SIZE.")]
+Dataset = Annotated[str, typer.Option(help="Data set: digits, digits16, cifar10, imagenet64 or folder:PATH@SIZE.")]
 Network = Annotated[str | None, typer.Option(help="Network preset; default: the data set's.")]
 Storage = Annotated[Path | None, typer.Option(help="Folder of runs and caches; default: runs.")]
 DataRoot = Annotated[str | None, typer.Option(help="Where downloaded data sets live.")]
@@ -266,7 +266,7 @@ def list_datasets(as_json: AsJson = False) -> None:
             "images": 0,
             "classes": 0,
             "network": "",
-            "note": "image files",
+            "note": "image files, or a zip in EDM's layout",
         }
     )
     _list("data sets", rows, as_json)
