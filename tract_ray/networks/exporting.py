@@ -43,7 +43,7 @@ def export_network(
     """Write a student for images `(C, H, W)` and return where it lies; the caller's network is left as it is.
 
     - `safetensors`: the weights in the file `out`. With `network` and `options` (as in `build_network`) in its header,
-      `import_teacher` reads it back.
+      `import_teacher` reads it back, as a student if `times` are given.
     - `onnx`: the whole sampler of `steps` DDIM steps in the file `out`: standard normal `noise` `(B, C, H, W)`, and
       `labels` `(B,)` int64 of a conditional network, to `images`, which are `sample_ddim`'s. Any batch size.
     - `diffusers`: a folder `out` with a `UNet2DModel` and a DDIM scheduler of `steps` steps. Raises `InputError` for
@@ -72,7 +72,7 @@ def export_network(
             "num_classes": num_classes,
             "schedule": denoiser.schedule.name,
             "prediction": denoiser.prediction,
-            "times": nodes.tolist(),
+            "times": None if times is None else nodes.tolist(),
         }
         weights = {name: value.contiguous() for name, value in student.module.state_dict().items()}
         save_file(weights, path, metadata={HEADER: json.dumps(header, sort_keys=True)})

@@ -34,4 +34,5 @@ def import_safetensors(path: Path) -> ImportedTeacher:
         schedule=header["schedule"],
         prediction=header["prediction"],
         state_dict=weights,
+        times=tuple(header["times"]) if header.get("times") else None,
     )
