@@ -164,24 +164,39 @@ def test_the_recipe_is_for_the_teachers_data(tmp_path: Path, monkeypatch: pytest
     assert configs[0].method == TractConfig()
 
 
-def test_a_student_comes_back_with_its_own_nodes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sampler", ["ddim", "ancestral"])
+def test_a_student_comes_back_with_its_own_sampler(tmp_path: Path, sampler: str) -> None:
     source = model("mlp_8x8", "x0", times=[0.0, 0.3, 1.0])
+    source.sampler = sampler
     source.save(tmp_path / "student")
     run("export", tmp_path / "student", "--format", "safetensors", "--out", tmp_path / "student.safetensors")
     run("import-teacher", tmp_path / "student.safetensors", "--out", tmp_path / "again")
     found = load_model(tmp_path / "again")
-    assert (found.steps, found.times) == (2, [0.0, 0.3, 1.0])
+    assert (found.steps, found.times, found.sampler) == (2, [0.0, 0.3, 1.0], sampler)
     assert torch.equal(found.sample(noise(3)), source.sample(noise(3)))
     assert refusal("sample", tmp_path / "again", "--steps", 3).startswith("steps: this student was distilled for 2")
 
 
-@pytest.mark.parametrize(("num_classes", "times", "steps"), [(0, [0.0, 0.3, 1.0], None), (3, None, 1)])
+@pytest.mark.parametrize(
+    ("prediction", "num_classes", "times", "steps", "sampler"),
+    [
+        ("v", 0, [0.0, 0.3, 1.0], None, "ddim"),
+        ("v", 3, None, 1, "ddim"),
+        ("edm", 0, [0.002, 80.0], None, "ancestral"),
+    ],
+)
 def test_onnx_runtime_samples_the_export(
-    tmp_path: Path, num_classes: int, times: list[float] | None, steps: int | None
+    tmp_path: Path,
+    prediction: str,
+    num_classes: int,
+    times: list[float] | None,
+    steps: int | None,
+    sampler: str,
 ) -> None:
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")
-    source = model("mlp_8x8", "v", num_classes, times)
+    source = model("mlp_8x8", prediction, num_classes, times)
+    source.sampler = sampler
     source.save(tmp_path / "model")
     extra = ["--steps", steps] if steps else []
     run("export", tmp_path / "model", "--format", "onnx", "--out", tmp_path / "model.onnx", *extra)
@@ -275,6 +290,9 @@ def test_exports_that_cannot_be(tmp_path: Path) -> None:
     assert said(student, "onnx", out=tmp_path).startswith("out: ")
     assert said(student, "diffusers", out=student / "config.json").startswith("out: ")
     assert "cannot express a MLP" in said(student, "diffusers")
+    noisy = model("mlp_8x8", "v", times=[0.0, 0.5, 1.0])
+    noisy.sampler = "ancestral"
+    assert "this student's 2 add noise" in said(noisy.save(tmp_path / "noisy"), "onnx")
     assert not (tmp_path / "out").exists()
 
 

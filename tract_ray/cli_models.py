@@ -57,6 +57,7 @@ def import_teacher(
         steps=len(teacher.times) - 1 if teacher.times else TEACHER_STEPS[teacher.schedule],
         num_classes=teacher.num_classes,
         times=list(teacher.times) if teacher.times else None,
+        sampler=teacher.sampler,
         dataset=dataset or "",
         about={"source": source.absolute().name, "sha256": digest},
     )
@@ -99,6 +100,7 @@ def export(
         format,
         steps=steps or model.steps,
         times=model.own_times(steps),
+        sampler=model.sampler,
         num_classes=model.num_classes,
         network=model.network.name,
         options=model.network.options,

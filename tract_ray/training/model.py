@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tract_ray.config import InputError, choose, from_dict, require, to_dict
-from tract_ray.diffusion import Denoiser, build_schedule, predictions, sample_ddim
+from tract_ray.diffusion import Denoiser, build_schedule, predictions, samplers
 from tract_ray.files import atomic_folder, read_json, read_safetensors, write_safetensors
 from tract_ray.networks import count_parameters
 from tract_ray.training.run_config import NetworkConfig, build_for
@@ -30,12 +30,14 @@ class Model:
     steps: int
     num_classes: int = 0
     times: list[float] | None = None
+    sampler: str = "ddim"
     dataset: str = ""
     about: dict[str, Any] = field(default_factory=dict)
 
     def sample(self, noise: Tensor, labels: Tensor | None = None, steps: int | None = None) -> Tensor:
         """Images `(B, C, H, W)` in [-1, 1] from standard normal `noise`, in `steps` network calls (own by default)."""
-        return sample_ddim(self.denoiser, noise, steps or self.steps, times=self.own_times(steps), labels=labels)
+        sampler = samplers[self.sampler]
+        return sampler(self.denoiser, noise, steps or self.steps, times=self.own_times(steps), labels=labels)
 
     def own_times(self, steps: int | None = None) -> Tensor | None:
         """A student's nodes `(steps + 1,)`, float64; None for the schedule's, as of a teacher or other `steps`."""
@@ -66,6 +68,7 @@ class Model:
             "prediction": self.denoiser.prediction,
             "steps": self.steps,
             "times": self.times,
+            "sampler": self.sampler,
             "dataset": self.dataset,
             "parameters": count_parameters(self.denoiser.module),
             "about": self.about,
@@ -115,6 +118,7 @@ def _build(described: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
         steps=described["steps"],
         num_classes=described["num_classes"],
         times=described["times"],
+        sampler=choose("sampler", described["sampler"], samplers),
         dataset=described["dataset"],
         about=described["about"],
     )

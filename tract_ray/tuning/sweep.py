@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,28 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from ray import tune
 from rich.console import Console
 
 from tract_ray.config import InputError, config_hash, flatten, require, to_dict
 from tract_ray.files import read_json, write_text
-from tract_ray.terminal import Progress, duration
-from tract_ray.tracking import MlflowStore, Shipper, provenance, ui_command
-from tract_ray.training import (
-    Paths,
-    RunConfig,
-    Score,
-    find_teacher,
-    run_parameters,
-    score_teacher,
-    teacher_folder,
-    train_teacher,
-)
+from tract_ray.terminal import Progress
+from tract_ray.tracking import MlflowStore, provenance, ui_command
+from tract_ray.training import Paths, RunConfig, Score, find_teacher, run_parameters
+from tract_ray.tuning.follow import Follower
+from tract_ray.tuning.publish import publish
 from tract_ray.tuning.report import show_result, write_report
 from tract_ray.tuning.resources import Request, check_fits, connect, stale_placement_groups
 from tract_ray.tuning.results import TrialRow, finished, read_rows
-from tract_ray.tuning.space import Space, apply_changes
+from tract_ray.tuning.space import Space
 from tract_ray.tuning.study import StudyScheduler, StudySearcher, open_study
-from tract_ray.tuning.trial import run_trial, trial_name
+from tract_ray.tuning.tasks import start_references, train_teacher_on_cluster, wait_for
+from tract_ray.tuning.trial import run_trial
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,33 +96,18 @@ def run_sweep(sweep: Sweep, console: Console | None = None) -> SweepResult:
             console.print(f"note: {stale} placement groups of other jobs hold resources; trials queue behind them")
         console.print(f"{cluster}: up to {concurrency} trials at once, {sweep.request.describe()} each")
         _remember(sweep)
-        train_teacher_on_cluster(sweep, console)
-        references = _start_references(sweep)
-        parent = store.sweep_run(
-            sweep.name,
-            {
-                **run_parameters(sweep.run),
-                **provenance(),
-                "seed": sweep.seed,
-                "trials": sweep.trials,
-                "sweep": sweep.name,
-            },
-            sweep.question,
-        )
-        study = open_study(
-            sweep.folder / "study.db",
-            sweep.name,
-            sweep.space,
-            seed=sweep.seed,
-            trials=sweep.trials,
-        )
+        train_teacher_on_cluster(sweep.run, sweep.paths, sweep.request, console)
+        references = start_references(sweep.run, sweep.paths, sweep.request, sweep.reference_steps)
+        about = {**provenance(), "trials": sweep.trials, "sweep": sweep.name}
+        parent = store.sweep_run(sweep.name, {**run_parameters(sweep.run), **about}, sweep.question)
+        study = open_study(sweep.folder / "study.db", sweep.name, sweep.space, seed=sweep.seed, trials=sweep.trials)
         trouble = _run_trials(sweep, study, store, parent, concurrency, console)
         rows = read_rows(study, sweep.folder / "trials")
-        reference = _wait_for(references)
+        reference = wait_for(references)
         result = SweepResult(sweep.name, rows, reference, parent, [r.name for r in rows if r.status == "failed"])
         if finished(rows):
             write_report(sweep.folder, study, result)
-            _publish(sweep, store, result, console)
+            trouble = publish(sweep.folder, store, sweep.name, rows, reference, parent) or trouble
         store.close(parent, "FINISHED" if not result.failed else "FAILED")
         show_result(result, sweep.question, console)
         if trouble:
@@ -141,57 +120,21 @@ def _run_trials(
     sweep: Sweep, study: optuna.Study, store: MlflowStore, parent: str, concurrency: int, console: Console
 ) -> str:
     """Hand the study's trials to Tune until `sweep.trials` have ended; returns what kept the record out of MLflow."""
-    from ray import tune
-
-    length, about = sweep.run.method.samples, provenance()
     trials = sweep.folder / "trials"
-    best: dict[str, float] = {}
-    with Progress(sweep.experiment.replace("_", " "), length * sweep.trials, console.file) as progress:
-
-        def heard(trial: str, line: Any) -> None:
-            progress.update(trial, line["samples"])
-
-        shipper = Shipper(store, sweep.name, parent, heard).start()
-
-        def started(number: int, run: RunConfig) -> None:
-            shipper.watch(trial_name(number), trials / trial_name(number), {**run_parameters(run), **about})
-
-        def ended(number: int, state: optuna.trial.TrialState, result: dict[str, Any]) -> None:
-            name, seen = trial_name(number), int(result.get("samples", 0))
-            status = {"COMPLETE": "finished", "PRUNED": "stopped early"}.get(state.name, "failed")
-            values = {"distance": result["distance"], "mu_i_best": result["mu_i"]} if "distance" in result else {}
-            mlflow_status = {"finished": "FINISHED", "stopped early": "KILLED"}.get(status, "FAILED")
-            shipper.watch(name, trials / name, {})
-            shipper.end(name, mlflow_status, values, {"tract_ray.status": status})
-            if status == "finished":
-                best[name] = result["distance"]
-                progress.update(name, length)
-            else:
-                progress.skip(length - seen)
-            params = "  ".join(
-                f"{k.rpartition('.')[2]} {v:.5g}" for k, v in study.trials[number].user_attrs["changes"].items()
-            )
-            score = f"{result['distance']:8.3f}" if "distance" in result else "       -"
-            leader = f"best {min(best.values()):.3f} ({min(best, key=best.__getitem__)})" if best else ""
-            progress.update(name, seen, leader)
-            progress.say(
-                f"{name}  {status:<13}  {score}  {params}" + (f"  ({seen:,} images)" if status != "finished" else "")
-            )
-
-        searcher = StudySearcher(study, sweep.space, sweep.run, sweep.trials, started, ended)
-        _watch_ended(study, shipper, trials, about, sweep)
-        remaining = searcher.remaining() + len(searcher.again)
-        if remaining:
+    with Progress(
+        sweep.experiment.replace("_", " "), sweep.run.method.samples * sweep.trials, console.file
+    ) as progress:
+        follower = Follower(study, trials, sweep.run, store, sweep.name, parent, progress)
+        follower.catch_up()
+        searcher = StudySearcher(study, sweep.space, sweep.run, sweep.trials, follower.started, follower.ended)
+        if searcher.remaining():
             attempt = 1 + sum(1 for _ in (sweep.folder / "tune").glob("attempt-*"))
-            tuner = tune.Tuner(
+            paths = {"storage": str(sweep.paths.storage), "cache": str(sweep.paths.cache)}
+            tune.Tuner(
                 tune.with_resources(run_trial, _resources(sweep.request)),
                 param_space={
                     "folder": str(trials),
-                    "paths": {
-                        "storage": str(sweep.paths.storage),
-                        "cache": str(sweep.paths.cache),
-                        "data_root": sweep.paths.data_root,
-                    },
+                    "paths": {**paths, "data_root": sweep.paths.data_root},
                     "workers": sweep.request.workers,
                     "cpus": sweep.request.cpus,
                     "gpus": sweep.request.gpus,
@@ -199,7 +142,7 @@ def _run_trials(
                 tune_config=tune.TuneConfig(
                     search_alg=searcher,
                     scheduler=StudyScheduler(searcher) if sweep.early_stopping else None,
-                    num_samples=remaining,
+                    num_samples=searcher.remaining(),
                     max_concurrent_trials=concurrency,
                     reuse_actors=sweep.request.workers == 1,
                 ),
@@ -209,93 +152,16 @@ def _run_trials(
                     failure_config=tune.FailureConfig(max_failures=1),
                     verbose=0,
                 ),
-            )
-            tuner.fit()
-        return "" if shipper.close() else shipper.trouble or "it was too slow"
-
-
-def _watch_ended(study: optuna.Study, shipper: Shipper, trials: Path, about: dict[str, str], sweep: Sweep) -> None:
-    """After an interruption: trials that had ended may still have lines that MLflow does not."""
-    for row in read_rows(study, trials):
-        if row.status in ("finished", "stopped early", "failed"):
-            shipper.watch(
-                row.name, trials / row.name, {**run_parameters(apply_changes(sweep.run, row.changes)), **about}
-            )
-            status = {"finished": "FINISHED", "stopped early": "KILLED"}.get(row.status, "FAILED")
-            values = {"distance": row.distance} if row.distance is not None else {}
-            shipper.end(row.name, status, values, {"tract_ray.status": row.status})
+            ).fit()
+        return follower.close()
 
 
 def _resources(request: Request) -> Any:
     """One worker: the trial's own actor computes. Several: the actor only drives, and must not hold their CPUs."""
-    from ray import tune
-
     if request.workers == 1:
         return {"cpu": request.cpus, "gpu": request.gpus}
     # A byte of memory: Ray wants a bundle to ask for something, and a driver that asks for CPU starves its workers.
     return tune.PlacementGroupFactory([{"memory": 1}])
-
-
-def train_teacher_on_cluster(sweep: Sweep, console: Console) -> None:
-    """Train the teacher on one machine of the cluster, if the cache lacks it; its record tells how far it is."""
-    import ray
-
-    teacher, training = sweep.run.teacher, sweep.run.teacher.training
-    folder = teacher_folder(teacher, sweep.paths)
-    if find_teacher(teacher, sweep.paths) is not None:
-        console.print(f"teacher: found in {folder}")
-        return
-    gpus = min(sweep.request.gpus, 1)
-    task = ray.remote(num_cpus=sweep.request.cpus, num_gpus=gpus)(_train_teacher)
-    pending = task.remote(teacher, sweep.paths, sweep.request.cpus, gpus)
-    record = folder.with_name(folder.name + ".training") / "record.jsonl"
-    with Progress("teacher", training.samples, console.file) as progress:
-        started = time.monotonic()
-        while not ray.wait([pending], timeout=1.0)[0]:
-            if record.is_file() and (lines := record.read_text().splitlines()):
-                try:
-                    last = json.loads(lines[-1])
-                except json.JSONDecodeError:
-                    continue
-                progress.update("teacher", last["samples"], f"loss {last['metrics']['loss']:.4f}")
-        ray.get(pending)
-    console.print(f"teacher: trained in {duration(time.monotonic() - started)}, kept in {folder}")
-
-
-def _train_teacher(teacher: Any, paths: Paths, cpus: int, gpus: int) -> None:
-    import torch
-
-    from tract_ray.training import Worker, default_device
-
-    torch.set_num_threads(cpus)
-    train_teacher(teacher, paths, Worker(device=default_device() if gpus else torch.device("cpu")))
-
-
-def _score_reference(run: RunConfig, paths: Paths, steps: int, cpus: int, gpus: int) -> Score:
-    import torch
-
-    from tract_ray.training import Worker, default_device
-
-    torch.set_num_threads(cpus)
-    worker = Worker(device=default_device() if gpus else torch.device("cpu"))
-    return score_teacher(run.teacher, run.evaluation, paths, steps, worker)
-
-
-def _start_references(sweep: Sweep) -> list[Any]:
-    """Reference rows (the teacher at several numbers of steps; 0 is the noise floor), computed beside the trials."""
-    import ray
-
-    gpus = min(sweep.request.gpus, 1)
-    task = ray.remote(num_cpus=1, num_gpus=gpus)(_score_reference)
-    return [
-        task.remote(sweep.run, sweep.paths, steps, sweep.request.cpus, gpus) for steps in (*sweep.reference_steps, 0)
-    ]
-
-
-def _wait_for(references: list[Any]) -> list[Score]:
-    import ray
-
-    return list(ray.get(references))
 
 
 def _remember(sweep: Sweep) -> None:
@@ -329,41 +195,3 @@ def _locked(sweep: Sweep) -> Iterator[None]:
         except OSError:
             raise InputError(f"name: another process is running the sweep {sweep.name!r}") from None
         yield
-
-
-def _publish(sweep: Sweep, store: MlflowStore, result: SweepResult, console: Console) -> None:
-    """The summary, the plots and the best student to MLflow."""
-    best = finished(result.rows)[0]
-    try:
-        store.log_files(
-            result.parent_run, [sweep.folder / "summary.json", *sorted((sweep.folder / "plots").glob("*.png"))]
-        )
-        table = [
-            {
-                "trial": r.name,
-                "status": r.status,
-                "distance": r.distance,
-                "mu_i": r.mu_i,
-                "images": r.samples,
-                **r.changes,
-            }
-            for r in result.rows
-        ]
-        store.log_table(result.parent_run, table, "trials.json")
-        store.log_values(
-            result.parent_run,
-            {
-                "distance": best.distance or 0.0,
-                **{f"teacher/{s.steps}_steps": s.distance for s in result.reference if s.steps},
-            },
-            {"tract_ray.best_trial": best.name},
-        )
-        student = sweep.folder / "trials" / best.name / "student"
-        run_id = store.trial_run(sweep.name, best.name, result.parent_run, {})
-        store.log_files(run_id, [student])
-        store.log_student(run_id, student)
-        store.close(run_id)
-    except Exception as error:  # whatever MLflow raises: the files are still there
-        console.print(
-            f"note: the summary could not be sent to MLflow ({str(error).splitlines()[0]}); it is in {sweep.folder}"
-        )
