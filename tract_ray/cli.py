@@ -11,6 +11,7 @@ import torch
 import typer
 from rich.console import Console
 
+from tract_ray import cli_models
 from tract_ray.config import InputError, config_hash, parse_count, require, to_dict
 from tract_ray.data import datasets, load_dataset
 from tract_ray.distillation import methods
@@ -41,7 +42,7 @@ app = typer.Typer(
     help="Distil diffusion models into samplers of one or a few steps. Sweeps are the scripts in sweeps/.",
 )
 
-Dataset = Annotated[str, typer.Option(help="Data set: digits, digits16, cifar10 or folder:PATH@SIZE.")]
+Dataset = Annotated[str, typer.Option(help="Data set: digits, digits16, cifar10, imagenet64 or folder:PATH@SIZE.")]
 Network = Annotated[str | None, typer.Option(help="Network preset; default: the data set's.")]
 Storage = Annotated[Path | None, typer.Option(help="Folder of runs and caches; default: runs.")]
 DataRoot = Annotated[str | None, typer.Option(help="Where downloaded data sets live.")]
@@ -132,6 +133,8 @@ def distill(
 ) -> None:
     """Distil a teacher into a student of few steps, score it, and write its model folder."""
     paths, worker = Paths.at(storage, data_root), _worker(device, threads)
+    if teacher:  # a run uses its teacher's data, so the recipe is for them too
+        dataset = load_model(teacher, "teacher").dataset or dataset
     changes: dict[str, Any] = {
         "time_schedule": tuple(_numbers("time_schedule", time_schedule, int)) if time_schedule else None,
         "samples": parse_count("samples", samples) if samples else None,
@@ -153,8 +156,6 @@ def distill(
         evaluation=EvaluationConfig(samples=evaluation_samples, features=features),
         seed=seed,
     )
-    if teacher:
-        load_model(teacher, "teacher")
     folder = out or paths.storage / "distill" / f"{method}-{config_hash(run)}"
     with _progress(method, run.method.samples, as_json) as progress:
         size = run.method.batch
@@ -195,9 +196,7 @@ def sample(
     labels = _labels(model, count, label, worker)
     images = torch.cat(
         [
-            model.sample(
-                part, None if labels is None else labels[first : first + len(part)], _check_steps(model, steps)
-            )
+            model.sample(part, None if labels is None else labels[first : first + len(part)], model.check_steps(steps))
             for first, part in zip(range(0, count, 256), noise.split(256), strict=True)
         ]
     )
@@ -228,9 +227,12 @@ def evaluate(
     evaluator = Evaluator(
         data, config.extractor(name), paths.cache, seed=seed, device=worker.device, conditional=model.num_classes > 0
     )
-    count = _check_steps(model, steps)
+    count = model.check_steps(steps)
     distance = evaluator.distance(lambda noise, labels: model.sample(noise, labels, count), samples)
     print(json.dumps({**evaluator.describe(samples), "steps": count or model.steps, "distance": distance}, indent=2))
+
+
+app.add_typer(cli_models.app)
 
 
 @app.command()
@@ -279,7 +281,7 @@ def list_datasets(as_json: AsJson = False) -> None:
             "images": 0,
             "classes": 0,
             "network": "",
-            "note": "image files",
+            "note": "image files, or a zip in EDM's layout",
         }
     )
     _list("data sets", rows, as_json)
@@ -332,13 +334,6 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
             value = text
         found[name.strip()] = tuple(value) if isinstance(value, list) else value
     return found
-
-
-def _check_steps(model: Model, steps: int | None) -> int | None:
-    if steps is None or model.times is None or steps == model.steps:
-        require(steps is None or steps >= 1, "steps", f"must be at least 1, got {steps}")
-        return steps
-    raise InputError(f"steps: this student was distilled for {model.steps} step(s), not {steps}")
 
 
 def _labels(model: Model, count: int, label: int | None, worker: Worker) -> torch.Tensor | None:

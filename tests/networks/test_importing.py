@@ -18,11 +18,14 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
+from tract_ray.cli import app
 from tract_ray.config import InputError
 from tract_ray.networks import NetworkPreset, UNet, build_network, presets
 from tract_ray.networks.diffusers_unet import nearest_timestep
 from tract_ray.networks.importing import import_teacher
+from tract_ray.training import Model, load_model
 
 torch.set_num_threads(1)
 
@@ -139,6 +142,13 @@ def randomised(network: nn.Module, seed: int = 1) -> nn.Module:
     return network.eval()
 
 
+def model_folder(source: Path, folder: Path, *options: str) -> Model:
+    """What `tract-ray import-teacher` makes of a file."""
+    arguments = ["import-teacher", str(source), "--out", str(folder), *options]
+    CliRunner().invoke(app, arguments, catch_exceptions=False)
+    return load_model(folder)
+
+
 @pytest.mark.parametrize("case", EDM_CASES)
 def test_an_edm_pickle_becomes_the_same_network(tmp_path: Path, persistence: Any, case: str) -> None:
     preset, options, arguments = EDM_CASES[case]
@@ -149,7 +159,11 @@ def test_an_edm_pickle_becomes_the_same_network(tmp_path: Path, persistence: Any
     assert (teacher.schedule, teacher.prediction) == ("ve_karras", "edm")
     assert teacher.options == options
     x, logsnr, labels = torch.randn(2, 3, 16, 16), torch.tensor([5.0, -6.0]), torch.tensor([3, -1])
-    assert torch.equal(teacher.build()(x, logsnr, labels), network(x, logsnr, labels))
+    expected = network(x, logsnr, labels)
+    assert torch.equal(teacher.build()(x, logsnr, labels), expected)
+    folder = model_folder(path, tmp_path / "folder")
+    assert (folder.steps, folder.num_classes) == (40, 4)
+    assert torch.equal(folder.denoiser.module(x, logsnr, labels), expected)
     assert teacher.denoiser()(x.double(), torch.tensor([0.5, 20.0]), labels).shape == x.shape
 
 
@@ -378,8 +392,12 @@ def test_a_flax_checkpoint_becomes_the_same_network(
     expected = FlaxUNet(flax_tree)(x.permute(0, 2, 3, 1), logsnr, labels, 6).permute(0, 3, 1, 2)
     with torch.inference_mode():
         found = teacher.build()(x, logsnr, labels)
+        folder = model_folder(path, tmp_path / "folder", "--image-size", "8", "--prediction", "both")
+        again = folder.denoiser.module(x, logsnr, labels)
     assert expected.std() > 0.1
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
+    assert torch.equal(again, found)
+    assert (folder.steps, folder.num_classes, folder.denoiser.prediction) == (1024, 3, "both")
 
 
 def test_the_architecture_of_a_preset_needs_no_further_word(
@@ -468,6 +486,9 @@ def test_diffusers_folders_that_lack_something_are_refused(tmp_path: Path) -> No
     with pytest.raises(InputError, match=r"model\.conv_in\.bias \[8\] of diffusers_unet is missing"):
         import_teacher(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "sample_size": None}))
+    with pytest.raises(InputError, match="does not say its sample_size; give image_size"):
+        import_teacher(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({**config, "_class_name": "UNet2DConditionModel"}))
     with pytest.raises(InputError, match="did you mean 'UNet2DModel'"):
         import_teacher(tmp_path)

@@ -1,19 +1,18 @@
-"""Any folder of images: `folder:PATH@SIZE`, one class a sub-folder (or none)."""
+"""Any folder of images, one class a sub-folder (or none), or a zip in EDM's layout: `folder:PATH@SIZE`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 
-from tract_ray.config import InputError, require
+from tract_ray.config import require
 from tract_ray.data.dataset import Dataset
+from tract_ray.data.pictures import SUFFIXES, decode
+from tract_ray.data.zipped import load_zip, zip_classes
 
 FOLDER_PREFIX = "folder:"
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 
 def parse_folder(name: str) -> tuple[Path, int]:
@@ -27,33 +26,37 @@ def parse_folder(name: str) -> tuple[Path, int]:
     return Path(path).expanduser(), int(size)
 
 
-def centre_crop_box(image: Image.Image, size: int) -> Image.Image:
-    """The central square, reduced by averaging: ImageNet-64's standard treatment (box filter)."""
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.BOX)
+def is_zip(path: Path) -> bool:
+    """Whether the path means an archive and not a folder."""
+    return path.suffix.lower() == ".zip" and not path.is_dir()
+
+
+def count_classes(path: Path) -> int:
+    """The number of classes under `path`, at least 1; also of a folder that is not there yet."""
+    if is_zip(path):
+        return zip_classes(path) if path.exists() else 1
+    return max(1, sum(1 for entry in path.iterdir() if entry.is_dir())) if path.is_dir() else 1
+
+
+def load_pictures(path: Path, size: int, name: str) -> Dataset:
+    """The images below `path`, `(N, 3, size, size)`, sorted by path; a class is a folder right below it."""
+    require(path.is_dir(), "dataset", f"{path} is not a folder")
+    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+    require(bool(files), "dataset", f"{path} holds no image ({', '.join(sorted(SUFFIXES))})")
+    depth = len(path.parts)
+    folders = [file.parts[depth] if len(file.parts) > depth + 1 else "" for file in files]
+    classes = sorted(set(folders) - {""})
+    number = {c: i for i, c in enumerate(classes)}
+    images = decode([str(file) for file in files], size, Path)
+    labels = torch.tensor([number.get(folder, 0) for folder in folders], dtype=torch.int64)
+    return Dataset(name, images, labels, num_classes=max(1, len(classes)), flip=True)
 
 
 def load_folder(name: str) -> Callable[[Path | None], Dataset]:
-    """A loader of the folder that `name` names; images are RGB, `(N, 3, SIZE, SIZE)`, sorted by path."""
+    """A loader of the folder or zip that `name` names; images are RGB."""
 
     def load(root: Path | None = None) -> Dataset:
         path, size = parse_folder(name)
-        require(path.is_dir(), "dataset", f"{path} is not a folder")
-        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-        require(bool(files), "dataset", f"{path} holds no image ({', '.join(sorted(SUFFIXES))})")
-        classes = sorted({p.relative_to(path).parts[0] for p in files if len(p.relative_to(path).parts) > 1})
-        number = {c: i for i, c in enumerate(classes)}
-        images = np.empty((len(files), size, size, 3), dtype=np.uint8)
-        labels = torch.zeros(len(files), dtype=torch.int64)
-        for i, file in enumerate(files):
-            try:
-                with Image.open(file) as image:
-                    images[i] = np.asarray(centre_crop_box(image.convert("RGB"), size))
-            except (OSError, Image.DecompressionBombError):
-                raise InputError(f"dataset: {file} is not a readable image; remove or replace it") from None
-            labels[i] = number.get(file.relative_to(path).parts[0], 0)
-        tensor = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-        return Dataset(name, tensor, labels, num_classes=max(1, len(classes)), flip=True)
+        return load_zip(path, size, name) if is_zip(path) else load_pictures(path, size, name)
 
     return load

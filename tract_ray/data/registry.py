@@ -11,7 +11,8 @@ from tract_ray.config import InputError, choose
 from tract_ray.data.cifar10 import load_cifar10
 from tract_ray.data.dataset import Dataset
 from tract_ray.data.digits import load_digits_8, load_digits_16
-from tract_ray.data.folder import FOLDER_PREFIX, load_folder, parse_folder
+from tract_ray.data.folder import FOLDER_PREFIX, count_classes, load_folder, parse_folder
+from tract_ray.data.imagenet64 import load_imagenet64
 
 
 @dataclass(frozen=True)
@@ -47,16 +48,26 @@ datasets: dict[str, DatasetInfo] = {
             "torchvision's CIFAR-10, training half",
             load_cifar10,
         ),
+        DatasetInfo(
+            "imagenet64",
+            (3, 64, 64),
+            1000,
+            1_281_167,
+            "unet_imagenet64",
+            "inception",
+            "ImageNet's training images, folder or zip",
+            load_imagenet64,
+        ),
     )
 }
 
 
 def dataset_info(name: str) -> DatasetInfo:
-    """What is known of the data set `name`; an image folder (`folder:PATH@SIZE`) is described from its name."""
+    """What is known of the data set `name`; a folder or zip (`folder:PATH@SIZE`) is described without its images."""
     if name.startswith(FOLDER_PREFIX):
         path, size = parse_folder(name)
-        classes = max(1, sum(1 for entry in path.iterdir() if entry.is_dir())) if path.is_dir() else 1
-        return DatasetInfo(name, (3, size, size), classes, 0, "", "inception", "an image folder", load_folder(name))
+        classes = count_classes(path)
+        return DatasetInfo(name, (3, size, size), classes, 0, "", "inception", "images on disk", load_folder(name))
     try:
         return datasets[choose("dataset", name, datasets)]
     except InputError as error:

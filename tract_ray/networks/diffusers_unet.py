@@ -25,12 +25,12 @@ DDPM_CIFAR10: dict[str, Any] = {
 }
 
 
-def import_diffusers_library(purpose: str) -> Any:
+def import_diffusers_library(purpose: str, extra: str = "import") -> Any:
     """The module `diffusers`, or an `InputError` that says how to install it."""
     try:
         return importlib.import_module("diffusers")
     except ImportError:
-        raise InputError(f"{purpose} needs diffusers: pip install 'tract-ray[import]'") from None
+        raise InputError(f"{purpose} needs diffusers: pip install 'tract-ray[{extra}]'") from None
 
 
 def nearest_timestep(table: Tensor, logsnr: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tract_ray.config import InputError, choose, require, to_dict
-from tract_ray.diffusion import Denoiser, predictions
+from tract_ray.diffusion import Denoiser, predictions, samplers
 from tract_ray.networks.exporting_diffusers import export_diffusers
 from tract_ray.networks.importing.safetensors import HEADER
 from tract_ray.networks.layers import ClassEmbedding
@@ -35,6 +35,7 @@ def export_network(
     *,
     steps: int = 1,
     times: Tensor | None = None,
+    sampler: str = "ddim",
     clip: bool = True,
     num_classes: int = 0,
     network: str = "",
@@ -43,19 +44,24 @@ def export_network(
     """Write a student for images `(C, H, W)` and return where it lies; the caller's network is left as it is.
 
     - `safetensors`: the weights in the file `out`. With `network` and `options` (as in `build_network`) in its header,
-      `import_teacher` reads it back.
+      `import_teacher` reads it back, as a student if `times` are given.
     - `onnx`: the whole sampler of `steps` DDIM steps in the file `out`: standard normal `noise` `(B, C, H, W)`, and
       `labels` `(B,)` int64 of a conditional network, to `images`, which are `sample_ddim`'s. Any batch size.
     - `diffusers`: a folder `out` with a `UNet2DModel` and a DDIM scheduler of `steps` steps. Raises `InputError` for
       networks that `UNet2DModel` cannot express.
 
-    `times` and `clip` are `sample_ddim`'s.
+    `times` and `clip` are `sample_ddim`'s. Of an "ancestral" student, whose steps but the last add noise, `onnx` and
+    `diffusers` take a single step only.
     """
     choose("format", format, FORMATS)
+    choose("sampler", sampler, samplers)
     path = Path(out)
     require(steps >= 1, "steps", f"must be at least 1, got {steps}")
-    nodes = denoiser.schedule.nodes(steps) if times is None else times.double().cpu()
+    nodes = denoiser.schedule.nodes(steps) if times is None else times.double().cpu().clone()
     require(len(nodes) == steps + 1, "times", f"{steps} steps have {steps + 1} times, got {len(nodes)}")
+    if sampler == "ancestral" and format != "safetensors":
+        require(steps == 1, "format", f"{format} takes DDIM steps, this student's {steps} add noise; use safetensors")
+        nodes[0] = 0  # its last step ends at x0 itself
     classes = classes_of(denoiser.module)
     require(classes == num_classes, "num_classes", f"the network has {classes} classes, not {num_classes}")
     student = denoiser.view_of(copy.deepcopy(denoiser.module).cpu().float().eval())
@@ -72,7 +78,8 @@ def export_network(
             "num_classes": num_classes,
             "schedule": denoiser.schedule.name,
             "prediction": denoiser.prediction,
-            "times": nodes.tolist(),
+            "sampler": sampler,
+            "times": None if times is None else nodes.tolist(),
         }
         weights = {name: value.contiguous() for name, value in student.module.state_dict().items()}
         save_file(weights, path, metadata={HEADER: json.dumps(header, sort_keys=True)})

@@ -77,7 +77,7 @@ def export_diffusers(denoiser: Denoiser, shape: tuple[int, int, int], folder: Pa
         "both": "has no parametrisation with two outputs",
     }.get(denoiser.prediction, f"does not know the prediction {denoiser.prediction!r}")
     require(denoiser.prediction in PREDICTIONS, "format", f"diffusers {reason}; export onnx")
-    library = import_diffusers_library("format: diffusers")
+    library = import_diffusers_library("format: diffusers", "export")
     steps = len(nodes) - 1
     config, pairs = _configuration(network)
     gamma = _signal_powers(denoiser.schedule.alpha(nodes) ** 2)

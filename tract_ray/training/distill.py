@@ -96,6 +96,11 @@ def run_distillation(
         "teacher",
         f"makes images of shape {teacher.shape}, but {dataset_name} has {dataset.shape}",
     )
+    require(
+        teacher.num_classes in (0, dataset.num_classes),
+        "teacher",
+        f"has {teacher.num_classes} classes, but {dataset_name} has {dataset.num_classes}",
+    )
     network, student = initial_student(config, teacher)
     method = methods[config.method.kind](config.method, teacher.denoiser, student.to(worker.device))
     evaluator = Evaluator(

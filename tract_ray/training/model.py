@@ -17,6 +17,7 @@ from tract_ray.networks import count_parameters
 from tract_ray.training.run_config import NetworkConfig, build_for
 
 FORMAT = 1
+FILES = {"config.json", "model.safetensors"}
 
 
 @dataclass
@@ -35,9 +36,20 @@ class Model:
 
     def sample(self, noise: Tensor, labels: Tensor | None = None, steps: int | None = None) -> Tensor:
         """Images `(B, C, H, W)` in [-1, 1] from standard normal `noise`, in `steps` network calls (own by default)."""
+        sampler = samplers[self.sampler]
+        return sampler(self.denoiser, noise, steps or self.steps, times=self.own_times(steps), labels=labels)
+
+    def own_times(self, steps: int | None = None) -> Tensor | None:
+        """A student's nodes `(steps + 1,)`, float64; None for the schedule's, as of a teacher or other `steps`."""
         own = self.times is not None and steps in (None, self.steps)
-        times = torch.tensor(self.times, dtype=torch.float64) if own else None
-        return samplers[self.sampler](self.denoiser, noise, steps or self.steps, times=times, labels=labels)
+        return torch.tensor(self.times, dtype=torch.float64) if own else None
+
+    def check_steps(self, steps: int | None) -> int | None:
+        """`steps` (None: its own) where it can be sampled in that many, else an `InputError`."""
+        require(steps is None or steps >= 1, "steps", f"must be at least 1, got {steps}")
+        fits = steps is None or self.times is None or steps == self.steps
+        require(fits, "steps", f"this student was distilled for {self.steps} step(s), not {steps}")
+        return steps
 
     def to(self, device: torch.device | str) -> Model:
         """Move the network to `device`; returns itself."""
@@ -45,7 +57,8 @@ class Model:
         return self
 
     def save(self, folder: Path) -> Path:
-        """Write the folder, whole or not at all."""
+        """Write the folder, whole or not at all; a model folder that is there already is replaced."""
+        check_free(folder)
         description = {
             "format": FORMAT,
             "network": to_dict(self.network),
@@ -64,6 +77,12 @@ class Model:
             write_safetensors(new / "model.safetensors", self.denoiser.module.state_dict())
             (new / "config.json").write_text(json.dumps(description, indent=2) + "\n")
         return folder
+
+
+def check_free(folder: Path, field: str = "out") -> None:
+    """Refuse a place where something else than a model folder lies: saving there would remove it."""
+    free = not folder.exists() or (folder.is_dir() and {entry.name for entry in folder.iterdir()} <= FILES)
+    require(free, field, f"{folder} exists and is not a model folder; choose another")
 
 
 def load_model(folder: str | Path, field: str = "checkpoint") -> Model:

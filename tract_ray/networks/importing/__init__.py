@@ -27,14 +27,24 @@ def import_teacher(
 
     Raises `InputError` for anything else, and names any weight that is missing, left over or of another shape.
     """
-    path = Path(source)
+    path = Path(source).expanduser()
     if not path.exists():
         hint = "; download it first" if "://" in str(source) else ""
         raise InputError(f"teacher: no file or folder {source}{hint}")
+    try:
+        return _import(path, image_size, prediction)
+    except InputError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, OSError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise InputError(f"teacher: {path} is damaged or of an unknown kind ({reason})") from error
+
+
+def _import(path: Path, image_size: int | None, prediction: str | None) -> ImportedTeacher:
     if path.is_dir():
         if not is_diffusers(path):
             raise InputError(f"teacher: {path} has no config.json of a diffusers UNet2DModel")
-        return import_diffusers(path).checked()
+        return import_diffusers(path, image_size).checked()
     with path.open("rb") as file:
         head = file.read(2)
     if head[:1] == b"\x80" and head[1:] in (b"\x02", b"\x03", b"\x04", b"\x05"):

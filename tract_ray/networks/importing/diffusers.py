@@ -9,7 +9,7 @@ from typing import Any, cast
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from tract_ray.config import InputError, choose
+from tract_ray.config import InputError, choose, require
 from tract_ray.networks.importing.teacher import ImportedTeacher
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -20,6 +20,11 @@ _DATA = ("sample_size", "in_channels", "out_channels", "num_class_embeds")
 
 def _unet_folder(folder: Path) -> Path:
     return folder / "unet" if (folder / "unet" / "config.json").exists() else folder
+
+
+def weights_file(folder: Path) -> Path:
+    """Where the weights of a diffusers folder are."""
+    return _unet_folder(folder) / WEIGHTS
 
 
 def is_diffusers(folder: Path) -> bool:
@@ -35,7 +40,7 @@ def _json(path: Path) -> dict[str, Any]:
         raise InputError(f"teacher: {path} cannot be read: {error}") from error
 
 
-def import_diffusers(folder: Path) -> ImportedTeacher:
+def import_diffusers(folder: Path, image_size: int | None = None) -> ImportedTeacher:
     """See `import_teacher`. The scheduler's configuration lies in the folder or in `scheduler/` beside the U-Net."""
     unet_folder = _unet_folder(folder)
     config = _json(unet_folder / "config.json")
@@ -54,7 +59,8 @@ def import_diffusers(folder: Path) -> ImportedTeacher:
         weights = load_file(unet_folder / WEIGHTS)
     except SafetensorError as error:
         raise InputError(f"teacher: {unet_folder / WEIGHTS} cannot be read: {error}") from error
-    size = config["sample_size"]
+    size = config.get("sample_size") or image_size
+    require(size is not None, "teacher", f"{folder} does not say its sample_size; give image_size")
     height, width = size if isinstance(size, tuple) else (size, size)
     prediction = scheduler.get("prediction_type", "epsilon")
     choose("teacher prediction_type", prediction, PREDICTIONS)

@@ -8,7 +8,8 @@ from typing import Any, cast
 
 from safetensors import SafetensorError, safe_open
 
-from tract_ray.config import InputError
+from tract_ray.config import InputError, choose
+from tract_ray.diffusion import samplers
 from tract_ray.networks.importing.teacher import ImportedTeacher
 
 HEADER = "tract_ray"
@@ -34,4 +35,6 @@ def import_safetensors(path: Path) -> ImportedTeacher:
         schedule=header["schedule"],
         prediction=header["prediction"],
         state_dict=weights,
+        sampler=choose("teacher sampler", header.get("sampler", "ddim"), samplers),
+        times=tuple(header["times"]) if header.get("times") else None,
     )

@@ -19,7 +19,7 @@ class ImportedTeacher:
     """A network of ours with weights from elsewhere, and the process it was trained on.
 
     `network` and `options` are `build_network`'s, `shape` is `(C, H, W)`, `schedule` and `prediction` are names of
-    `tract_ray.diffusion`.
+    `tract_ray.diffusion`. `times` (its nodes) and `sampler` are those of what is a student already.
     """
 
     network: str
@@ -29,6 +29,8 @@ class ImportedTeacher:
     schedule: str
     prediction: str
     state_dict: Mapping[str, Tensor] = field(repr=False)
+    times: tuple[float, ...] | None = None
+    sampler: str = "ddim"
 
     def _empty(self) -> nn.Module:
         return build_network(

@@ -1,0 +1,120 @@
+"""The commands that bring models in from elsewhere and hand them on: import-teacher and export."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tract_ray.config import choose, require, to_dict
+from tract_ray.data import dataset_info
+from tract_ray.diffusion import predictions
+from tract_ray.networks import count_parameters, importing
+from tract_ray.networks.exporting import FORMATS, export_network
+from tract_ray.networks.importing.diffusers import weights_file
+from tract_ray.training import Model, NetworkConfig, load_model
+from tract_ray.training.model import check_free
+
+app = typer.Typer()
+
+# Network calls per image where a teacher is asked for nothing else: what TRACT distils from on either process.
+TEACHER_STEPS = {"vp_cosine": 1024, "ve_karras": 40}
+
+
+@app.command()
+def import_teacher(
+    source: Annotated[
+        Path, typer.Argument(help="EDM pickle, flax checkpoint, diffusers folder, or safetensors file of `export`.")
+    ],
+    out: Annotated[Path, typer.Option(help="Model folder to write.")],
+    image_size: Annotated[int | None, typer.Option(help="Pixels a side, where the source does not say.")] = None,
+    prediction: Annotated[str | None, typer.Option(help="x0, eps, v or both, where the source does not say.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Data set it was trained on, for distill and evaluate.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else to standard output.")] = False,
+) -> None:
+    """Turn a teacher from elsewhere into a model folder. No code in the file is run."""
+    source, out = source.expanduser(), out.expanduser()
+    check_free(out)
+    require(image_size is None or image_size > 0, "image-size", f"must be positive, got {image_size}")
+    if prediction:
+        choose("prediction", prediction, predictions)
+    teacher = importing.import_teacher(source, image_size=image_size, prediction=prediction)
+    size, found = teacher.shape[1], teacher.prediction
+    require(image_size in (None, size), "image-size", f"{source} makes images of {size} pixels, not {image_size}")
+    require(prediction in (None, found), "prediction", f"{source} predicts {found}, not {prediction}")
+    if dataset:
+        _check_dataset(dataset, teacher)
+    file = weights_file(source) if source.is_dir() else source
+    with file.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    model = Model(
+        denoiser=teacher.denoiser(),
+        network=NetworkConfig(name=teacher.network, options=to_dict(teacher.options)),
+        shape=teacher.shape,
+        steps=len(teacher.times) - 1 if teacher.times else TEACHER_STEPS[teacher.schedule],
+        num_classes=teacher.num_classes,
+        times=list(teacher.times) if teacher.times else None,
+        sampler=teacher.sampler,
+        dataset=dataset or "",
+        about={"source": source.absolute().name, "sha256": digest},
+    )
+    model.save(out)
+    parameters = count_parameters(model.denoiser.module)
+    if as_json:
+        described = {"parameters": parameters, "schedule": teacher.schedule, "prediction": found}
+        fields = ("network", "shape", "num_classes", "steps", "dataset", "about")
+        described |= {name: to_dict(getattr(model, name)) for name in fields}
+        print(json.dumps({"teacher": str(out), **described}, indent=2))
+        return
+    shape = "x".join(map(str, model.shape))
+    classes = f", {model.num_classes} classes" if model.num_classes else ""
+    print(
+        f"teacher: {out}\n{teacher.network}, {parameters:,} parameters, {shape}{classes}, {found}, {teacher.schedule}"
+    )
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="Model folder of a teacher or a student.")],
+    format: Annotated[str, typer.Option(help=f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}.")],
+    out: Annotated[Path, typer.Option(help="File to write; for diffusers a folder.")],
+    steps: Annotated[int | None, typer.Option(help="Network calls per image; default: a student's own.")] = None,
+) -> None:
+    """Write a model for other programs: its weights, its sampler as ONNX, or a folder for diffusers."""
+    choose("format", format, FORMATS)
+    if format == "diffusers":
+        require(not out.is_file(), "out", f"{out} is a file; diffusers needs a folder")
+    else:
+        require(not out.is_dir(), "out", f"{out} is a folder; {format} needs a file name")
+    model = load_model(checkpoint)
+    model.check_steps(steps)
+    named = model.times is not None or steps is not None or format == "safetensors"
+    require(named, "steps", f"{checkpoint} samples in any number of steps and {format} in one; name it with --steps")
+    path = export_network(
+        model.denoiser,
+        model.shape,
+        out,
+        format,
+        steps=steps or model.steps,
+        times=model.own_times(steps),
+        sampler=model.sampler,
+        num_classes=model.num_classes,
+        network=model.network.name,
+        options=model.network.options,
+    )
+    print(f"{path}: {format}, {steps or model.steps} network call(s) per image")
+
+
+def _check_dataset(name: str, teacher: importing.ImportedTeacher) -> None:
+    info = dataset_info(name)
+    require(
+        info.shape == teacher.shape, "dataset", f"{name} has images {info.shape}, the teacher makes {teacher.shape}"
+    )
+    require(
+        teacher.num_classes in (0, info.num_classes),
+        "dataset",
+        f"{name} has {info.num_classes} classes, the teacher {teacher.num_classes}",
+    )
