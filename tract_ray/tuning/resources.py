@@ -47,14 +47,15 @@ def connect(address: str | None) -> str:
         return "the connected cluster"
     named = address or os.environ.get("RAY_ADDRESS")
     if named and named not in ("auto", "local") and not named.startswith("ray://"):
-        host, _, port = named.rpartition(":")
-        try:
-            socket.create_connection((host, int(port)), timeout=5).close()
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"ray-address: nothing answers at {named} ({error}); start it with `ray start --head`, "
-                "or leave the option out to start a local Ray"
-            ) from None
+        reason = _unanswered(named)
+        require(
+            not reason,
+            "ray-address",
+            f"nothing answers at {named} ({reason}); start it with `ray start --head`, or leave the option out to "
+            "start a local Ray",
+        )
+    elif not named and (remembered := _remembered_cluster()) and _unanswered(remembered):
+        named = "local"  # a cluster that was killed, not stopped: Ray itself would wait for it for many minutes
     in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
     # A checkout that is not installed: its workers must find the package, too. A job brings its own environment.
     root = str(Path(__file__).parents[2])
@@ -70,6 +71,22 @@ def connect(address: str | None) -> str:
     except (ConnectionError, RaySystemError, RuntimeError, ValueError) as error:
         raise InputError(f"ray-address: cannot join {named or 'a local Ray'} ({str(error).splitlines()[0]})") from None
     return f"the Ray cluster at {context.address_info['gcs_address']}"
+
+
+def _unanswered(address: str) -> str:
+    """Why `HOST:PORT` does not answer, "" if it does."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, ValueError) as error:
+        return str(error)
+    return ""
+
+
+def _remembered_cluster() -> str:
+    """The cluster that `ray start` left a note of on this machine, if any."""
+    note = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
+    return note.read_text().strip() if note.is_file() else ""
 
 
 def check_fits(request: Request) -> int:
