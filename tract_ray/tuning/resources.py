@@ -13,6 +13,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # how soon a worker's report reaches its trial
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends a sweep; Tune would carry on with the report
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 
@@ -35,26 +36,37 @@ class Request:
         return f"{self.workers} worker{'s' if self.workers > 1 else ''} of {each}"
 
 
+def check_address(address: str | None) -> None:
+    """Raise a one-line `InputError` where nothing answers at the cluster's address."""
+    named = address or os.environ.get("RAY_ADDRESS")
+    if not named or named in ("auto", "local"):
+        return
+    require(
+        "://" not in named,
+        "ray-address",
+        f"{named!r} is not HOST:PORT; to run on a cluster elsewhere, send the sweep to it with `ray job submit`",
+    )
+    host, _, port = named.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"ray-address: nothing answers at {named} ({error}); start it with `ray start --head`, "
+            "or leave the option out to start a local Ray"
+        ) from None
+
+
 def connect(address: str | None) -> str:
     """Join the cluster at `address`, the one this machine belongs to, or start one here; returns which.
 
     Raises a one-line `InputError` where the address does not answer.
     """
     import ray
-    from ray.exceptions import RaySystemError
+    from ray.exceptions import AuthenticationError, RayError
 
     if ray.is_initialized():
         return "the connected cluster"
     named = address or os.environ.get("RAY_ADDRESS")
-    if named and named not in ("auto", "local") and not named.startswith("ray://"):
-        host, _, port = named.rpartition(":")
-        try:
-            socket.create_connection((host, int(port)), timeout=5).close()
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"ray-address: nothing answers at {named} ({error}); start it with `ray start --head`, "
-                "or leave the option out to start a local Ray"
-            ) from None
     in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
     # A checkout that is not installed: its workers must find the package, too. A job brings its own environment.
     root = str(Path(__file__).parents[2])
@@ -67,7 +79,12 @@ def connect(address: str | None) -> str:
             runtime_env=environment or None,
             **({} if named and named != "local" else {"include_dashboard": False}),
         )
-    except (ConnectionError, RaySystemError, RuntimeError, ValueError) as error:
+    except AuthenticationError:
+        raise InputError(
+            f"ray-address: {named or 'the cluster of this machine'} asks for a token; export RAY_AUTH_MODE=token, "
+            "and RAY_AUTH_TOKEN_PATH where the token is not in ~/.ray/auth_token"
+        ) from None
+    except (ConnectionError, RayError, RuntimeError, ValueError) as error:
         raise InputError(f"ray-address: cannot join {named or 'a local Ray'} ({str(error).splitlines()[0]})") from None
     return f"the Ray cluster at {context.address_info['gcs_address']}"
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from rich.console import Console
 from tract_ray.config import InputError, config_hash, flatten, require, to_dict
 from tract_ray.files import read_json, write_text
 from tract_ray.terminal import Progress, duration
-from tract_ray.tracking import MlflowStore, Shipper, provenance, ui_command
+from tract_ray.tracking import MlflowStore, Shipper, check_reachable, provenance, ui_command
 from tract_ray.training import (
     Paths,
     RunConfig,
@@ -29,7 +30,7 @@ from tract_ray.training import (
     train_teacher,
 )
 from tract_ray.tuning.report import show_result, write_report
-from tract_ray.tuning.resources import Request, check_fits, connect, stale_placement_groups
+from tract_ray.tuning.resources import Request, check_address, check_fits, connect, stale_placement_groups
 from tract_ray.tuning.results import TrialRow, finished, read_rows
 from tract_ray.tuning.space import Space, apply_changes
 from tract_ray.tuning.study import StudyScheduler, StudySearcher, open_study
@@ -58,6 +59,9 @@ class Sweep:
 
     def __post_init__(self) -> None:
         require(self.trials >= 1, "trials", f"must be at least 1, got {self.trials}")
+        require(
+            bool(re.fullmatch(r"\w[\w.-]*", self.name)), "name", f"{self.name!r} has more than letters, digits and ._-"
+        )
         require(self.concurrency >= 0, "concurrency", f"must not be negative, got {self.concurrency}")
         require(
             self.run.method.batch % self.request.workers == 0,
@@ -85,56 +89,62 @@ class SweepResult:
 def run_sweep(sweep: Sweep, console: Console | None = None) -> SweepResult:
     """Run (or resume) the sweep; raises `InputError` for what can be known to be wrong before anything is trained."""
     console = console or Console(highlight=False, soft_wrap=True)
-    # What can be wrong is found before any machine is asked for.
-    if not sweep.resume:
-        require(not sweep.folder.exists(), "name", f"{sweep.name!r} is taken; add --resume, or choose another name")
-    else:
-        require(sweep.folder.exists(), "name", f"there is no sweep {sweep.name!r} in {sweep.folder.parent} to resume")
-    find_teacher(sweep.run.teacher, sweep.paths)
-    store = MlflowStore(sweep.mlflow_uri, sweep.experiment)
-    console.print(f"{sweep.name}: {sweep.question}")
-    cluster = connect(sweep.ray_address)
-    slots = check_fits(sweep.request)
-    concurrency = min(slots, sweep.concurrency or slots, sweep.trials)
-    with _locked(sweep):
+    with ExitStack() as ours:
+        # What can be wrong is found before any machine is asked for and before a file is written.
+        if sweep.resume:
+            require(sweep.folder.exists(), "name", f"there is no sweep {sweep.name!r} in {sweep.folder.parent}")
+            ours.enter_context(_locked(sweep))
+            _remember(sweep)
+        else:
+            require(not sweep.folder.exists(), "name", f"{sweep.name!r} is taken; add --resume, or choose another name")
+        find_teacher(sweep.run.teacher, sweep.paths)
+        check_reachable(sweep.mlflow_uri)
+        check_address(sweep.ray_address)
+        console.print(f"{sweep.name}: {sweep.question}")
+        cluster = connect(sweep.ray_address)
+        slots = check_fits(sweep.request)
+        store = MlflowStore(sweep.mlflow_uri, sweep.experiment)
+        if not sweep.resume:
+            ours.enter_context(_locked(sweep))
+            _remember(sweep)
+        concurrency = min(slots, sweep.concurrency or slots, sweep.trials)
         stale = stale_placement_groups()
         if stale:
             console.print(f"note: {stale} placement groups of other jobs hold resources; trials queue behind them")
         console.print(f"{cluster}: up to {concurrency} trials at once, {sweep.request.describe()} each")
-        _remember(sweep)
         train_teacher_on_cluster(sweep, console)
-        references = _start_references(sweep)
-        parent = store.sweep_run(
-            sweep.name,
-            {
-                **run_parameters(sweep.run),
-                **provenance(),
-                "seed": sweep.seed,
-                "trials": sweep.trials,
-                "sweep": sweep.name,
-            },
-            sweep.question,
-        )
-        study = open_study(
-            sweep.folder / "study.db",
-            sweep.name,
-            sweep.space,
-            seed=sweep.seed,
-            trials=sweep.trials,
-        )
-        trouble = _run_trials(sweep, study, store, parent, concurrency, console)
-        rows = read_rows(study, sweep.folder / "trials")
-        reference = _wait_for(references)
-        result = SweepResult(sweep.name, rows, reference, parent, [r.name for r in rows if r.status == "failed"])
-        if finished(rows):
-            write_report(sweep.folder, study, result)
-            _publish(sweep, store, result, console)
-        store.close(parent, "FINISHED" if not result.failed else "FAILED")
-        show_result(result, sweep.question, console)
-        if trouble:
-            console.print(f"note: part of the record is not in MLflow ({trouble}); --resume sends it")
-        console.print(f"\nCompare the trials:  {ui_command(sweep.mlflow_uri)}")
-        return result
+        reference = _start_references(sweep)
+        about = {"seed": sweep.seed, "trials": sweep.trials, "sweep": sweep.name}
+        parent = store.sweep_run(sweep.name, {**run_parameters(sweep.run), **provenance(), **about}, sweep.question)
+        try:
+            return _search(sweep, store, parent, concurrency, reference, console)
+        except BaseException as error:
+            with suppress(Exception):  # the record must not hide what went wrong
+                store.close(parent, "FAILED" if isinstance(error, Exception) else "KILLED")
+            raise
+
+
+def _search(
+    sweep: Sweep, store: MlflowStore, parent: str, concurrency: int, reference: Any, console: Console
+) -> SweepResult:
+    """All trials, then the report, to the sweep's folder, to MLflow and to the console."""
+    import ray
+
+    study = open_study(sweep.folder / "study.db", sweep.name, sweep.space, seed=sweep.seed, trials=sweep.trials)
+    trouble = _run_trials(sweep, study, store, parent, concurrency, console)
+    rows = read_rows(study, sweep.folder / "trials")
+    failed = [row.name for row in rows if row.status == "failed"]
+    result = SweepResult(sweep.name, rows, ray.get(reference), parent, failed)
+    if finished(rows):
+        write_report(sweep.folder, study, result)
+        _publish(sweep, store, result, console)
+    with suppress(Exception):  # `_publish` has said that MLflow is away
+        store.close(parent, "FAILED" if failed else "FINISHED")
+    show_result(result, sweep.question, console)
+    if trouble:
+        console.print(f"note: part of the record is not in MLflow ({trouble}); --resume sends it")
+    console.print(f"\nCompare the trials:  {ui_command(sweep.mlflow_uri)}")
+    return result
 
 
 def _run_trials(
@@ -210,8 +220,15 @@ def _run_trials(
                     verbose=0,
                 ),
             )
-            tuner.fit()
-        return "" if shipper.close() else shipper.trouble or "it was too slow"
+            try:
+                tuner.fit()
+            finally:
+                for name in shipper.open_trials():
+                    shipper.end(name, "KILLED", {}, {"tract_ray.status": "interrupted"})
+                sent = shipper.close()
+        else:
+            sent = shipper.close()
+        return "" if sent else shipper.trouble or "it was too slow"
 
 
 def _watch_ended(study: optuna.Study, shipper: Shipper, trials: Path, about: dict[str, str], sweep: Sweep) -> None:
@@ -271,40 +288,43 @@ def _train_teacher(teacher: Any, paths: Paths, cpus: int, gpus: int) -> None:
     train_teacher(teacher, paths, Worker(device=default_device() if gpus else torch.device("cpu")))
 
 
-def _score_reference(run: RunConfig, paths: Paths, steps: int, cpus: int, gpus: int) -> Score:
+def _score_references(run: RunConfig, paths: Paths, steps: list[int], cpus: int, gpus: int) -> list[Score]:
     import torch
 
     from tract_ray.training import Worker, default_device
 
     torch.set_num_threads(cpus)
     worker = Worker(device=default_device() if gpus else torch.device("cpu"))
-    return score_teacher(run.teacher, run.evaluation, paths, steps, worker)
+    return [score_teacher(run.teacher, run.evaluation, paths, count, worker) for count in steps]
 
 
-def _start_references(sweep: Sweep) -> list[Any]:
-    """Reference rows (the teacher at several numbers of steps; 0 is the noise floor), computed beside the trials."""
+def _start_references(sweep: Sweep) -> Any:
+    """Reference rows (the teacher at several numbers of steps; 0 is the noise floor), computed beside the trials.
+
+    One task: it keeps one slot from the trials, and imports everything once.
+    """
     import ray
 
-    gpus = min(sweep.request.gpus, 1)
-    task = ray.remote(num_cpus=1, num_gpus=gpus)(_score_reference)
-    return [
-        task.remote(sweep.run, sweep.paths, steps, sweep.request.cpus, gpus) for steps in (*sweep.reference_steps, 0)
-    ]
-
-
-def _wait_for(references: list[Any]) -> list[Score]:
-    import ray
-
-    return list(ray.get(references))
+    cpus, gpus = sweep.request.cpus, min(sweep.request.gpus, 1)
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus)(_score_references)
+    return task.remote(sweep.run, sweep.paths, [*sweep.reference_steps, 0], cpus, gpus)
 
 
 def _remember(sweep: Sweep) -> None:
     """Write what the sweep is, or check that a resumed one is still the same."""
-    now = {"run": flatten(sweep.run), "space": sweep.space.describe(), "seed": sweep.seed}
+    now = {
+        "experiment": sweep.experiment,
+        "run": flatten(sweep.run),
+        "space": sweep.space.describe(),
+        "seed": sweep.seed,
+    }
     file = sweep.folder / "sweep.json"
     if file.is_file():
         before = read_json(file, "name")
-        old, new = ({**b["run"], **b["space"], "seed": b["seed"]} for b in (before, json.loads(json.dumps(now))))
+        old, new = (
+            {**b["run"], **b["space"], "experiment": b["experiment"], "seed": b["seed"]}
+            for b in (before, json.loads(json.dumps(now)))
+        )
         changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
         require(
             not changed,
@@ -319,8 +339,10 @@ def _remember(sweep: Sweep) -> None:
 def _locked(sweep: Sweep) -> Iterator[None]:
     """One driver a sweep at a time; the lock dies with its process."""
     try:
-        sweep.folder.mkdir(parents=True, exist_ok=True)
+        sweep.folder.mkdir(parents=True, exist_ok=sweep.resume)
         file = (sweep.folder / ".lock").open("w")
+    except FileExistsError:  # another driver was quicker
+        raise InputError(f"name: {sweep.name!r} is taken; add --resume, or choose another name") from None
     except OSError as error:
         raise InputError(f"storage: {sweep.folder} is not writable ({error.strerror})") from None
     with file:
