@@ -118,7 +118,7 @@ def plots(
 ) -> dict[str, Figure]:
     """All figures of a sweep, by file name."""
     figures = {"history": history(rows, metric), "importances": importance_bars(importance)}
-    if any("method.mu_s" in r.changes for r in rows):
+    if any("method.mu_s" in r.changes for r in finished(list(rows))):
         figures["mu_s"] = response(rows, "method.mu_s", metric, reference)
     if any(len(r.distances) > 1 for r in rows):
         figures["mu_i"] = bank_response(rows, metric)
