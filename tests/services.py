@@ -17,6 +17,7 @@ import psutil
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parents[1]
+HEALTH = "/api/local_raylet_healthz"
 
 
 def free_ports(count: int) -> list[int]:
@@ -144,9 +145,8 @@ class RayCluster:
             log = self.folder.with_name(f"ray-node-{number}.log")
             self.nodes.append(start(command, log, cwd=self.cwd, env=self.env))
             if number == 0:
-                wait_until(
-                    lambda: answers(f"http://127.0.0.1:{agents[0]}/api/local_raylet_healthz"), "no agent", 90, log
-                )
+                wait_until(lambda: answers(f"http://127.0.0.1:{agents[0]}{HEALTH}"), "no head", 90, log)
+        wait_until(lambda: answers(f"http://127.0.0.1:{agents[-3]}{HEALTH}"), "no second node", 90, log)
         return self
 
     def stop(self) -> None:

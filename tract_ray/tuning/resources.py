@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +111,17 @@ def check_fits(request: Request) -> int:
         f"a trial wants {request.describe()}, which this cluster can never give ({have})",
     )
     return sum(slots) // request.workers
+
+
+def trial_device(request: Request) -> str:
+    """What trials compute on, which need not be what their driver sees."""
+    import ray
+
+    if not request.gpus:
+        return f"cpu ({platform.machine()})"
+    names = {name for node in ray.nodes() if node["Alive"] for name in node["Resources"]}
+    kinds = sorted(name.partition(":")[2] for name in names if name.startswith("accelerator_type:"))
+    return ", ".join(kinds) or "gpu"
 
 
 def stale_placement_groups() -> int:

@@ -30,11 +30,13 @@ from tract_ray.training import (
     train_teacher,
 )
 from tract_ray.tuning.report import show_result, write_report
-from tract_ray.tuning.resources import Request, check_address, check_fits, connect, stale_placement_groups
-from tract_ray.tuning.results import TrialRow, finished, read_rows
+from tract_ray.tuning.resources import Request, check_address, check_fits, connect, stale_placement_groups, trial_device
+from tract_ray.tuning.results import STATES, TrialRow, finished, read_rows
 from tract_ray.tuning.space import Space, apply_changes
 from tract_ray.tuning.study import StudyScheduler, StudySearcher, open_study
 from tract_ray.tuning.trial import run_trial, trial_name
+
+MLFLOW_STATUS = {"finished": "FINISHED", "stopped early": "KILLED", "failed": "FAILED"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,10 +116,11 @@ def run_sweep(sweep: Sweep, console: Console | None = None) -> SweepResult:
         console.print(f"{cluster}: up to {concurrency} trials at once, {sweep.request.describe()} each")
         train_teacher_on_cluster(sweep, console)
         reference = _start_references(sweep)
-        about = {"seed": sweep.seed, "trials": sweep.trials, "sweep": sweep.name}
-        parent = store.sweep_run(sweep.name, {**run_parameters(sweep.run), **provenance(), **about}, sweep.question)
+        about = {**provenance(), "device": trial_device(sweep.request)}
+        search = {"seed": sweep.seed, "trials": sweep.trials, "sweep": sweep.name}
+        parent = store.sweep_run(sweep.name, {**run_parameters(sweep.run), **about, **search}, sweep.question)
         try:
-            return _search(sweep, store, parent, concurrency, reference, console)
+            return _search(sweep, store, parent, about, concurrency, reference, console)
         except BaseException as error:
             with suppress(Exception):  # the record must not hide what went wrong
                 store.close(parent, "FAILED" if isinstance(error, Exception) else "KILLED")
@@ -125,13 +128,19 @@ def run_sweep(sweep: Sweep, console: Console | None = None) -> SweepResult:
 
 
 def _search(
-    sweep: Sweep, store: MlflowStore, parent: str, concurrency: int, reference: Any, console: Console
+    sweep: Sweep,
+    store: MlflowStore,
+    parent: str,
+    about: dict[str, str],
+    concurrency: int,
+    reference: Any,
+    console: Console,
 ) -> SweepResult:
     """All trials, then the report, to the sweep's folder, to MLflow and to the console."""
     import ray
 
     study = open_study(sweep.folder / "study.db", sweep.name, sweep.space, seed=sweep.seed, trials=sweep.trials)
-    trouble = _run_trials(sweep, study, store, parent, concurrency, console)
+    trouble = _run_trials(sweep, study, Shipper(store, sweep.name, parent), about, concurrency, console)
     rows = read_rows(study, sweep.folder / "trials")
     failed = [row.name for row in rows if row.status == "failed"]
     result = SweepResult(sweep.name, rows, ray.get(reference), parent, failed)
@@ -148,34 +157,28 @@ def _search(
 
 
 def _run_trials(
-    sweep: Sweep, study: optuna.Study, store: MlflowStore, parent: str, concurrency: int, console: Console
+    sweep: Sweep, study: optuna.Study, shipper: Shipper, about: dict[str, str], concurrency: int, console: Console
 ) -> str:
     """Hand the study's trials to Tune until `sweep.trials` have ended; returns what kept the record out of MLflow."""
     from ray import tune
 
-    length, about = sweep.run.method.samples, provenance()
+    length = sweep.run.method.samples
     trials = sweep.folder / "trials"
     best: dict[str, float] = {}
     with Progress(sweep.experiment.replace("_", " "), length * sweep.trials, console.file) as progress:
-
-        def heard(trial: str, line: Any) -> None:
-            progress.update(trial, line["samples"])
-
-        shipper = Shipper(store, sweep.name, parent, heard).start()
+        shipper.listener = lambda trial, line: progress.update(trial, line["samples"])
+        shipper.start()
 
         def started(number: int, run: RunConfig) -> None:
             shipper.watch(trial_name(number), trials / trial_name(number), {**run_parameters(run), **about})
 
         def ended(number: int, state: optuna.trial.TrialState, result: dict[str, Any]) -> None:
             name, seen = trial_name(number), int(result.get("samples", 0))
-            status = {"COMPLETE": "finished", "PRUNED": "stopped early"}.get(state.name, "failed")
+            status = STATES[state.name]
             values = {"distance": result["distance"], "mu_i_best": result["mu_i"]} if "distance" in result else {}
-            mlflow_status = {"finished": "FINISHED", "stopped early": "KILLED"}.get(status, "FAILED")
-            shipper.watch(name, trials / name, {})
-            shipper.end(name, mlflow_status, values, {"tract_ray.status": status})
+            shipper.end(name, MLFLOW_STATUS[status], values, {"tract_ray.status": status})
             if status == "finished":
                 best[name] = result["distance"]
-                progress.update(name, length)
             else:
                 progress.skip(length - seen)
             params = "  ".join(
@@ -188,8 +191,17 @@ def _run_trials(
                 f"{name}  {status:<13}  {score}  {params}" + (f"  ({seen:,} images)" if status != "finished" else "")
             )
 
+        # After an interruption: trials that had ended may still have lines that MLflow has not.
+        for row in read_rows(study, trials):
+            if row.status in MLFLOW_STATUS:
+                started(int(row.name.rpartition("-")[2]), apply_changes(sweep.run, row.changes))
+                values = {"distance": row.distance} if row.distance is not None else {}
+                shipper.end(row.name, MLFLOW_STATUS[row.status], values, {"tract_ray.status": row.status})
+                if row.status == "finished" and row.distance is not None:
+                    best[row.name] = row.distance
+                else:
+                    progress.skip(length - row.samples)
         searcher = StudySearcher(study, sweep.space, sweep.run, sweep.trials, started, ended)
-        _watch_ended(study, shipper, trials, about, sweep)
         remaining = searcher.remaining() + len(searcher.again)
         if remaining:
             attempt = 1 + sum(1 for _ in (sweep.folder / "tune").glob("attempt-*"))
@@ -229,18 +241,6 @@ def _run_trials(
         else:
             sent = shipper.close()
         return "" if sent else shipper.trouble or "it was too slow"
-
-
-def _watch_ended(study: optuna.Study, shipper: Shipper, trials: Path, about: dict[str, str], sweep: Sweep) -> None:
-    """After an interruption: trials that had ended may still have lines that MLflow does not."""
-    for row in read_rows(study, trials):
-        if row.status in ("finished", "stopped early", "failed"):
-            shipper.watch(
-                row.name, trials / row.name, {**run_parameters(apply_changes(sweep.run, row.changes)), **about}
-            )
-            status = {"finished": "FINISHED", "stopped early": "KILLED"}.get(row.status, "FAILED")
-            values = {"distance": row.distance} if row.distance is not None else {}
-            shipper.end(row.name, status, values, {"tract_ray.status": row.status})
 
 
 def _resources(request: Request) -> Any:
