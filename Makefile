@@ -3,18 +3,19 @@ PYTHON ?= python3
 VENV ?= .venv
 PY = $(VENV)/bin/python
 STAMP = $(VENV)/.installed
-DEMO_ARGS ?=
+DEMO_ARGS ?= --trials 10 --samples 48000 --teacher-samples 512000
 TEST_ARGS ?=
 
 export RAY_USAGE_STATS_ENABLED ?= 0
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
-.PHONY: help install demo science test lint clean
+.PHONY: help install demo science science-methods test lint clean
 
 help:
 	@echo "make install   create $(VENV) and install the package with everything it needs"
 	@echo "make demo      a mu search on the digits, from nothing to a table of results (5 minutes on 2 cores)"
 	@echo "make science   check the paper's findings on the digits (under 15 minutes)"
+	@echo "make science-methods   compare all methods on the digits (half an hour)"
 	@echo "make test      all tests; TEST_ARGS is passed on (TEST_ARGS='-m \"not cluster\"')"
 	@echo "make lint      ruff and mypy"
 	@echo "make clean     remove caches and build products; runs and $(VENV) stay"
@@ -24,7 +25,7 @@ install: $(STAMP)
 # pip runs again only when one of the two files is newer than the last installation.
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cluster,notebooks,dev]'
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cluster,notebooks,import,export,dev]'
 	touch $@
 
 demo: install
@@ -32,6 +33,9 @@ demo: install
 
 science: install
 	$(PY) -m tract_ray.science
+
+science-methods: install
+	$(PY) -m tract_ray.science --part methods
 
 test: install
 	$(PY) -m pytest $(TEST_ARGS)

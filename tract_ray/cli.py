@@ -63,6 +63,7 @@ def teacher(
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
     ema: Annotated[float | None, typer.Option(help="Average of the weights, in [0, 1).")] = None,
     conditional: Annotated[bool, typer.Option(help="Condition on the class labels.")] = False,
+    label_dropout: Annotated[float | None, typer.Option(help="Share of labels left out, for guidance.")] = None,
     seed: Annotated[int, typer.Option(help="Seed.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Also write the model folder here.")] = None,
     storage: Storage = None,
@@ -75,7 +76,15 @@ def teacher(
     paths, worker = Paths.at(storage, data_root), _worker(device, threads)
     count = parse_count("samples", samples) if samples else None
     config = teacher_recipe(
-        dataset, network, conditional=conditional, seed=seed, samples=count, batch=batch, lr=lr, ema=ema
+        dataset,
+        network,
+        conditional=conditional,
+        seed=seed,
+        samples=count,
+        batch=batch,
+        lr=lr,
+        ema=ema,
+        label_dropout=label_dropout,
     )
     with _progress("teacher", config.training.samples, as_json) as progress:
         size = config.training.batch
@@ -100,6 +109,9 @@ def distill(
     teacher_samples: Annotated[str | None, typer.Option(help="Training images of that default teacher.")] = None,
     network: Network = None,
     student: Annotated[str | None, typer.Option(help="Network preset of the student; default: the teacher's.")] = None,
+    student_from: Annotated[
+        str, typer.Option(help="Where it starts: teacher (what they share), random, or a model folder.")
+    ] = "teacher",
     time_schedule: Annotated[str | None, typer.Option(help="Steps before and after each phase: 1024,32,1.")] = None,
     samples: Annotated[str | None, typer.Option(help="Training images: 128000, 64k, 96M.")] = None,
     batch: Annotated[int | None, typer.Option(help="Batch.")] = None,
@@ -137,6 +149,7 @@ def distill(
         else teacher_recipe(dataset, network, samples=count),
         method=method_recipe(method, dataset, **changes),
         student=NetworkConfig(name=student) if student else None,
+        student_from=student_from,
         evaluation=EvaluationConfig(samples=evaluation_samples, features=features),
         seed=seed,
     )

@@ -217,7 +217,7 @@ U, V = [1e-3, 0.999, 0.9, 0.3, 0.55, 0.74], [0.9, 0.999, 0.8, 0.5, 0.2, 1e-3]
 
 @pytest.mark.parametrize("step", [0, 1])
 def test_moment_matching(step: int) -> None:
-    method, teacher, student = build("moment_matching")
+    method, teacher, student = build("moment_matching", weighting="truncated_snr")
     auxiliary = method.modules()["auxiliary"]
     with torch.no_grad():
         for p in auxiliary.parameters():
@@ -258,7 +258,7 @@ def check_generator_gradient(
 
 
 def test_moment_matching_gradient() -> None:
-    method, teacher, student = build("moment_matching")
+    method, teacher, student = build("moment_matching", weighting="truncated_snr")
     auxiliary = method.modules()["auxiliary"]
     with torch.no_grad():
         for p in auxiliary.parameters():
@@ -289,7 +289,7 @@ def teacher_gradient(teacher: nn.Module, x0: Image, x_s: Image, s: float) -> Ten
 
 
 def test_moment_matching_instant() -> None:
-    method, teacher, student = build("moment_matching_instant")
+    method, teacher, student = build("moment_matching_instant", weighting="truncated_snr")
     w = some_uniforms(5)
     draws, process = Scripted(U, V, w), VP()
     batch, images = batch_of(draws)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,27 +9,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
+from torch import nn
 
 from tract_ray.config import config_hash, flatten, require, to_dict
 from tract_ray.data import load_dataset
-from tract_ray.diffusion import Denoiser
-from tract_ray.distillation import Method, Phase, copy_shared_layers, methods
-from tract_ray.evaluation import Evaluator, Statistics, fixed_noise, frechet_distance, image_grid
-from tract_ray.evaluation.grid import grid_scale
+from tract_ray.distillation import Phase, methods
+from tract_ray.evaluation import Evaluator
 from tract_ray.files import read_json, write_text
 from tract_ray.networks import count_parameters
-from tract_ray.training.loop import train
-from tract_ray.training.model import Model, load_model
+from tract_ray.training.loop import CHECKPOINT, train
+from tract_ray.training.model import Model
 from tract_ray.training.paths import Paths
-from tract_ray.training.record import Record
-from tract_ray.training.run_config import NetworkConfig, RunConfig, build_for
+from tract_ray.training.run_config import RunConfig
+from tract_ray.training.scoring import Report, Scorer
+from tract_ray.training.student import initial_student
 from tract_ray.training.teacher import teacher_folder, train_teacher
 from tract_ray.training.worker import Worker
-
-Report = Callable[[dict[str, Any]], None]
-GRID_IMAGES = 64
 
 
 @dataclass(frozen=True)
@@ -86,7 +80,7 @@ def run_distillation(
         result = RunResult.from_json(read_json(folder / "result.json", "output"))
         require(result.key == key, "output", f"{folder} holds the result of another configuration; choose another")
         if report:
-            report(_final_report(result, config))
+            report(_final_report(result))
         return result
 
     require(
@@ -102,7 +96,7 @@ def run_distillation(
         "teacher",
         f"makes images of shape {teacher.shape}, but {dataset_name} has {dataset.shape}",
     )
-    network_config, student = _student(config, teacher)
+    network, student = initial_student(config, teacher)
     method = methods[config.method.kind](config.method, teacher.denoiser, student.to(worker.device))
     evaluator = Evaluator(
         dataset,
@@ -112,30 +106,27 @@ def run_distillation(
         device=worker.device,
         conditional=teacher.num_classes > 0,
     )
+
+    def make_model(candidate: nn.Module, about: dict[str, Any]) -> Model:
+        steps = method.phase.student_steps
+        origin = {"config": to_dict(config), "teacher": str(teacher_folder(config.teacher, paths))}
+        return Model(
+            denoiser=method.trained["student"].view_of(candidate),
+            network=network,
+            shape=dataset.shape,
+            steps=steps,
+            num_classes=teacher.num_classes,
+            times=method.sampling_times(steps).tolist(),
+            sampler=method.sampler,
+            dataset=dataset_name,
+            about={**origin, **about},
+        )
+
     if worker.leads:
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "config.json", json.dumps({"key": key, "config": to_dict(config)}, indent=2))
-    marks = evaluation_marks(method.phases, config.evaluation.per_phase)
+    scorer = Scorer(method, evaluator, config.evaluation, folder, worker, make_model, report)
     total = method.phases[-1].end
-    distances: dict[float, float] = {}
-
-    def on_mark(step: int, record: Record) -> None:
-        nonlocal distances
-        seen, final = step * config.method.batch, step == total
-        count = config.evaluation.samples if final else config.evaluation.rung_samples
-        steps = method.phase.student_steps
-        distances = score_candidates(method, evaluator, steps, count, worker)
-        best = min(distances, key=distances.__getitem__)
-        record.metrics(seen, {f"{evaluator.metric}": distances[best], "mu_i_best": best, "steps": steps})
-        record.metrics(seen, {f"{evaluator.metric}/mu_i_{mu:.6g}": d for mu, d in distances.items()})
-        if worker.leads:
-            noise = fixed_noise(evaluator.seed, 0, GRID_IMAGES, dataset.shape).to(worker.device)
-            labels = evaluator.labels(0, GRID_IMAGES)
-            images = method.sample(method.candidates()[best], noise, steps, labels)
-            record.image(seen, "samples", image_grid(images, 8, grid_scale(dataset.shape[-1]) // 2 or 1))
-        if report and not final:
-            report({"samples": seen, "distance": distances[best], "mu_i": best, "finished": False})
-
     train(
         method,
         dataset,
@@ -143,97 +134,36 @@ def run_distillation(
         key=key,
         folder=folder,
         worker=worker,
-        marks=marks,
-        on_mark=on_mark,
+        marks=evaluation_marks(method.phases, config.evaluation.per_phase),
+        on_mark=scorer.at_mark,
         on_step=(lambda step, loss: on_step(step, total, loss)) if on_step else None,
     )
-    if not distances:  # killed between the last checkpoint and the result
-        steps = method.phase.student_steps
-        distances = score_candidates(method, evaluator, steps, config.evaluation.samples, worker)
-    best = min(distances, key=distances.__getitem__)
+    worker.gather(None)  # what the leading worker wrote is there for all
+    chosen = scorer.chosen()
     result = RunResult(
         metric=evaluator.metric,
-        distance=distances[best],
-        mu_i=best,
-        distances=distances,
-        steps=method.phase.student_steps,
+        distance=chosen.about["distance"],
+        mu_i=chosen.about["mu_i"],
+        distances=scorer.distances,
+        steps=chosen.steps,
         samples=total * config.method.batch,
-        parameters=count_parameters(student),
+        parameters=count_parameters(chosen.denoiser.module),
         seconds=time.perf_counter() - started,
         student=str(folder / "student"),
         key=key,
         evaluation=evaluator.describe(config.evaluation.samples),
     )
     if worker.leads:
-        Model(
-            denoiser=Denoiser(method.candidates()[best], teacher.denoiser.schedule, teacher.denoiser.prediction),
-            network=network_config,
-            shape=dataset.shape,
-            steps=result.steps,
-            num_classes=teacher.num_classes,
-            times=method.sampling_times(result.steps).tolist(),
-            dataset=dataset_name,
-            about={
-                "config": to_dict(config),
-                "teacher": str(teacher_folder(config.teacher, paths)),
-                "mu_i": best,
-                "metric": evaluator.metric,
-                "distance": result.distance,
-            },
-        ).save(folder / "student")
+        chosen.save(folder / "student")
         write_text(folder / "result.json", json.dumps(result.to_json(), indent=2) + "\n")
+        (folder / CHECKPOINT).unlink(missing_ok=True)  # four times the weights, and nothing needs it any more
     worker.gather(None)  # no worker reports before the result is on disk
     if report:
-        report(_final_report(result, config))
+        report(_final_report(result))
     return result
 
 
-def score_candidates(
-    method: Method, evaluator: Evaluator, steps: int, count: int, worker: Worker
-) -> dict[float, float]:
-    """Distance of each of the method's candidates, by mu_i; the images are shared out among the workers."""
-    start, share = worker.share(count)
-    scores = {}
-    for mu, network in method.candidates().items():
-        network.eval()
-        features = evaluator.features(lambda z, y, net=network: method.sample(net, z, steps, y), start, share)  # type: ignore[misc]
-        everyone = np.concatenate(worker.gather(features))
-        scores[mu] = frechet_distance(Statistics.of(everyone), evaluator.reference)
-    return scores
-
-
-def _student(config: RunConfig, teacher: Model) -> tuple[NetworkConfig, torch.nn.Module]:
-    """The student's network as it starts: with the teacher's weights, with those of a model folder, or with its own."""
-    inherits = config.student_from == "teacher"
-    if inherits and config.student in (None, teacher.network):
-        return teacher.network, copy.deepcopy(teacher.denoiser.module).requires_grad_(True)
-    start = None if inherits or config.student_from == "random" else load_model(config.student_from, "student_from")
-    network = config.student or (start.network if start else teacher.network)
-    student: torch.nn.Module = build_for(
-        network, teacher.shape, teacher.denoiser.prediction, teacher.num_classes, seed=config.seed
-    )
-    if inherits:
-        copy_shared_layers(teacher.denoiser.module, student)
-    elif start:
-        mismatch = _first_difference(start, teacher, network)
-        require(not mismatch, "student_from", f"{config.student_from} does not suit this run: {mismatch}")
-        student.load_state_dict(start.denoiser.module.state_dict())
-    return network, student
-
-
-def _first_difference(start: Model, teacher: Model, network: NetworkConfig) -> str:
-    """What keeps a model from being the start of this teacher's student, "" if nothing does."""
-    pairs = {
-        "network": (to_dict(start.network), to_dict(network)),
-        "image shape": (start.shape, teacher.shape),
-        "classes": (start.num_classes, teacher.num_classes),
-        "prediction": (start.denoiser.prediction, teacher.denoiser.prediction),
-        "schedule": (start.denoiser.schedule, teacher.denoiser.schedule),
-    }
-    return next((f"its {name} is {own}, not {wanted}" for name, (own, wanted) in pairs.items() if own != wanted), "")
-
-
-def _final_report(result: RunResult, config: RunConfig) -> dict[str, Any]:
+def _final_report(result: RunResult) -> dict[str, Any]:
     return {
         "samples": result.samples,
         "distance": result.distance,

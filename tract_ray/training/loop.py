@@ -69,7 +69,7 @@ def train(
             module.to(worker.device)
     record = Record(folder, state["record_lines"], enabled=worker.leads)
     for denoiser in method.trained.values():
-        denoiser.network = worker.wrap(denoiser.network.train())
+        denoiser.network = worker.wrap(denoiser.network.train(method.uses_dropout))
 
     step, resumed = state["step"], bool(found)
     optimizers: dict[str, torch.optim.Optimizer] = {}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tract_ray.config import InputError, choose, from_dict, require, to_dict
-from tract_ray.diffusion import Denoiser, build_schedule, predictions, sample_ddim
+from tract_ray.diffusion import Denoiser, build_schedule, predictions, samplers
 from tract_ray.files import atomic_folder, read_json, read_safetensors, write_safetensors
 from tract_ray.networks import count_parameters
 from tract_ray.training.run_config import NetworkConfig, build_for
@@ -29,6 +29,7 @@ class Model:
     steps: int
     num_classes: int = 0
     times: list[float] | None = None
+    sampler: str = "ddim"
     dataset: str = ""
     about: dict[str, Any] = field(default_factory=dict)
 
@@ -36,7 +37,7 @@ class Model:
         """Images `(B, C, H, W)` in [-1, 1] from standard normal `noise`, in `steps` network calls (own by default)."""
         own = self.times is not None and steps in (None, self.steps)
         times = torch.tensor(self.times, dtype=torch.float64) if own else None
-        return sample_ddim(self.denoiser, noise, steps or self.steps, times=times, labels=labels)
+        return samplers[self.sampler](self.denoiser, noise, steps or self.steps, times=times, labels=labels)
 
     def to(self, device: torch.device | str) -> Model:
         """Move the network to `device`; returns itself."""
@@ -54,6 +55,7 @@ class Model:
             "prediction": self.denoiser.prediction,
             "steps": self.steps,
             "times": self.times,
+            "sampler": self.sampler,
             "dataset": self.dataset,
             "parameters": count_parameters(self.denoiser.module),
             "about": self.about,
@@ -97,6 +99,7 @@ def _build(described: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
         steps=described["steps"],
         num_classes=described["num_classes"],
         times=described["times"],
+        sampler=choose("sampler", described["sampler"], samplers),
         dataset=described["dataset"],
         about=described["about"],
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,6 +71,7 @@ def train_teacher(
     )
     if worker.leads:
         model.save(folder)
+        shutil.rmtree(work, ignore_errors=True)
     return model
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,36 +31,40 @@ class TrialRow:
     anchor: bool = False
 
 
+def read_row(trial: optuna.trial.FrozenTrial, trials: Path) -> TrialRow | None:
+    """The row of one trial of the study; None if it was never handed out."""
+    status = STATES.get(trial.state.name)
+    if status is None or "changes" not in trial.user_attrs:
+        return None
+    name = trial_name(trial.number)
+    steps = trial.intermediate_values
+    row = TrialRow(
+        name=name,
+        status=status,
+        params=trial.params,
+        changes=trial.user_attrs["changes"],
+        samples=trial.user_attrs.get("samples", 0),
+        distance=steps[max(steps)] if steps else None,
+        anchor=bool(trial.user_attrs.get("anchor")),
+    )
+    file = trials / name / "result.json"
+    if status != "finished" or not file.is_file():
+        return row
+    result = RunResult.from_json(json.loads(file.read_text()))
+    return replace(
+        row,
+        distance=result.distance,
+        mu_i=result.mu_i,
+        distances=result.distances,
+        seconds=result.seconds,
+        samples=result.samples,
+    )
+
+
 def read_rows(study: optuna.Study, trials: Path) -> list[TrialRow]:
     """Rows of all trials that were handed out, in their order."""
-    rows = []
-    for trial in study.get_trials(deepcopy=False):
-        status = STATES.get(trial.state.name)
-        if status is None or "changes" not in trial.user_attrs:
-            continue
-        name = trial_name(trial.number)
-        steps = trial.intermediate_values
-        row = {
-            "name": name,
-            "status": status,
-            "params": trial.params,
-            "changes": trial.user_attrs["changes"],
-            "samples": trial.user_attrs.get("samples", 0),
-            "distance": steps[max(steps)] if steps else None,
-            "anchor": bool(trial.user_attrs.get("anchor")),
-        }
-        result_file = trials / name / "result.json"
-        if status == "finished" and result_file.is_file():
-            result = RunResult.from_json(json.loads(result_file.read_text()))
-            row |= {
-                "distance": result.distance,
-                "mu_i": result.mu_i,
-                "distances": result.distances,
-                "seconds": result.seconds,
-                "samples": result.samples,
-            }
-        rows.append(TrialRow(**row))
-    return rows
+    rows = (read_row(trial, trials) for trial in study.get_trials(deepcopy=False))
+    return [row for row in rows if row is not None]
 
 
 def finished(rows: list[TrialRow]) -> list[TrialRow]:

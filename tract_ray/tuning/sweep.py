@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import re
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -13,30 +12,31 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import ray
+from ray import tune
 from rich.console import Console
 
 from tract_ray.config import InputError, config_hash, flatten, require, to_dict
 from tract_ray.files import read_json, write_text
-from tract_ray.terminal import Progress, duration
+from tract_ray.terminal import Progress
 from tract_ray.tracking import MlflowStore, Shipper, check_reachable, provenance, ui_command
-from tract_ray.training import (
-    Paths,
-    RunConfig,
-    Score,
-    find_teacher,
-    run_parameters,
-    score_teacher,
-    teacher_folder,
-    train_teacher,
-)
+from tract_ray.training import Paths, RunConfig, Score, find_teacher, run_parameters
+from tract_ray.tuning.follow import Follower
+from tract_ray.tuning.publish import publish
 from tract_ray.tuning.report import show_result, write_report
-from tract_ray.tuning.resources import Request, check_address, check_fits, connect, stale_placement_groups, trial_device
-from tract_ray.tuning.results import STATES, TrialRow, finished, read_rows
-from tract_ray.tuning.space import Space, apply_changes
+from tract_ray.tuning.resources import (
+    Request,
+    check_address,
+    check_fits,
+    connect,
+    stale_placement_groups,
+    trial_device,
+)
+from tract_ray.tuning.results import TrialRow, finished, read_rows
+from tract_ray.tuning.space import Space
 from tract_ray.tuning.study import StudyScheduler, StudySearcher, open_study
-from tract_ray.tuning.trial import run_trial, trial_name
-
-MLFLOW_STATUS = {"finished": "FINISHED", "stopped early": "KILLED", "failed": "FAILED"}
+from tract_ray.tuning.tasks import start_references, train_teacher_on_cluster
+from tract_ray.tuning.trial import run_trial
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,13 +114,12 @@ def run_sweep(sweep: Sweep, console: Console | None = None) -> SweepResult:
         if stale:
             console.print(f"note: {stale} placement groups of other jobs hold resources; trials queue behind them")
         console.print(f"{cluster}: up to {concurrency} trials at once, {sweep.request.describe()} each")
-        train_teacher_on_cluster(sweep, console)
-        reference = _start_references(sweep)
+        train_teacher_on_cluster(sweep.run, sweep.paths, sweep.request, console)
         about = {**provenance(), "device": trial_device(sweep.request)}
-        search = {"seed": sweep.seed, "trials": sweep.trials, "sweep": sweep.name}
-        parent = store.sweep_run(sweep.name, {**run_parameters(sweep.run), **about, **search}, sweep.question)
+        params = {**run_parameters(sweep.run), **about, "trials": sweep.trials, "sweep": sweep.name}
+        parent = store.sweep_run(sweep.name, params, sweep.question)
         try:
-            return _search(sweep, store, parent, about, concurrency, reference, console)
+            return _search(sweep, store, parent, about, concurrency, console)
         except BaseException as error:
             with suppress(Exception):  # the record must not hide what went wrong
                 store.close(parent, "FAILED" if isinstance(error, Exception) else "KILLED")
@@ -128,27 +127,20 @@ def run_sweep(sweep: Sweep, console: Console | None = None) -> SweepResult:
 
 
 def _search(
-    sweep: Sweep,
-    store: MlflowStore,
-    parent: str,
-    about: dict[str, str],
-    concurrency: int,
-    reference: Any,
-    console: Console,
+    sweep: Sweep, store: MlflowStore, parent: str, about: dict[str, str], concurrency: int, console: Console
 ) -> SweepResult:
-    """All trials, then the report, to the sweep's folder, to MLflow and to the console."""
-    import ray
-
+    """All trials, then the report: to the sweep's folder, to MLflow and to the console."""
+    pending = start_references(sweep.run, sweep.paths, sweep.request, sweep.reference_steps)
     study = open_study(sweep.folder / "study.db", sweep.name, sweep.space, seed=sweep.seed, trials=sweep.trials)
-    trouble = _run_trials(sweep, study, Shipper(store, sweep.name, parent), about, concurrency, console)
+    trouble = _run_trials(sweep, study, store, parent, about, concurrency, console)
     rows = read_rows(study, sweep.folder / "trials")
-    failed = [row.name for row in rows if row.status == "failed"]
-    result = SweepResult(sweep.name, rows, ray.get(reference), parent, failed)
+    reference = ray.get(pending)
+    result = SweepResult(sweep.name, rows, reference, parent, [r.name for r in rows if r.status == "failed"])
     if finished(rows):
         write_report(sweep.folder, study, result)
-        _publish(sweep, store, result, console)
-    with suppress(Exception):  # `_publish` has said that MLflow is away
-        store.close(parent, "FAILED" if failed else "FINISHED")
+        trouble = publish(sweep.folder, store, sweep.name, rows, reference, parent) or trouble
+    with suppress(Exception):  # a server that is away: `trouble` says so
+        store.close(parent, "FAILED" if result.failed else "FINISHED")
     show_result(result, sweep.question, console)
     if trouble:
         console.print(f"note: part of the record is not in MLflow ({trouble}); --resume sends it")
@@ -157,157 +149,66 @@ def _search(
 
 
 def _run_trials(
-    sweep: Sweep, study: optuna.Study, shipper: Shipper, about: dict[str, str], concurrency: int, console: Console
+    sweep: Sweep,
+    study: optuna.Study,
+    store: MlflowStore,
+    parent: str,
+    about: dict[str, str],
+    concurrency: int,
+    console: Console,
 ) -> str:
     """Hand the study's trials to Tune until `sweep.trials` have ended; returns what kept the record out of MLflow."""
-    from ray import tune
-
-    length = sweep.run.method.samples
     trials = sweep.folder / "trials"
-    best: dict[str, float] = {}
-    with Progress(sweep.experiment.replace("_", " "), length * sweep.trials, console.file) as progress:
-        shipper.listener = lambda trial, line: progress.update(trial, line["samples"])
-        shipper.start()
+    with Progress(
+        sweep.experiment.replace("_", " "), sweep.run.method.samples * sweep.trials, console.file
+    ) as progress:
+        follower = Follower(study, trials, sweep.run, Shipper(store, sweep.name, parent), about, progress)
+        follower.catch_up()
+        searcher = StudySearcher(study, sweep.space, sweep.run, sweep.trials, follower.started, follower.ended)
+        todo = len(searcher.again) + searcher.remaining()
+        try:
+            if todo:
+                _tune(sweep, searcher, todo, concurrency)
+        finally:
+            trouble = follower.close()
+        return trouble
 
-        def started(number: int, run: RunConfig) -> None:
-            shipper.watch(trial_name(number), trials / trial_name(number), {**run_parameters(run), **about})
 
-        def ended(number: int, state: optuna.trial.TrialState, result: dict[str, Any]) -> None:
-            name, seen = trial_name(number), int(result.get("samples", 0))
-            status = STATES[state.name]
-            values = {"distance": result["distance"], "mu_i_best": result["mu_i"]} if "distance" in result else {}
-            shipper.end(name, MLFLOW_STATUS[status], values, {"tract_ray.status": status})
-            if status == "finished":
-                best[name] = result["distance"]
-            else:
-                progress.skip(length - seen)
-            params = "  ".join(
-                f"{k.rpartition('.')[2]} {v:.5g}" for k, v in study.trials[number].user_attrs["changes"].items()
-            )
-            score = f"{result['distance']:8.3f}" if "distance" in result else "       -"
-            leader = f"best {min(best.values()):.3f} ({min(best, key=best.__getitem__)})" if best else ""
-            progress.update(name, seen, leader)
-            progress.say(
-                f"{name}  {status:<13}  {score}  {params}" + (f"  ({seen:,} images)" if status != "finished" else "")
-            )
-
-        # After an interruption: trials that had ended may still have lines that MLflow has not.
-        for row in read_rows(study, trials):
-            if row.status in MLFLOW_STATUS:
-                started(int(row.name.rpartition("-")[2]), apply_changes(sweep.run, row.changes))
-                values = {"distance": row.distance} if row.distance is not None else {}
-                shipper.end(row.name, MLFLOW_STATUS[row.status], values, {"tract_ray.status": row.status})
-                if row.status == "finished" and row.distance is not None:
-                    best[row.name] = row.distance
-                else:
-                    progress.skip(length - row.samples)
-        searcher = StudySearcher(study, sweep.space, sweep.run, sweep.trials, started, ended)
-        remaining = searcher.remaining() + len(searcher.again)
-        if remaining:
-            attempt = 1 + sum(1 for _ in (sweep.folder / "tune").glob("attempt-*"))
-            tuner = tune.Tuner(
-                tune.with_resources(run_trial, _resources(sweep.request)),
-                param_space={
-                    "folder": str(trials),
-                    "paths": {
-                        "storage": str(sweep.paths.storage),
-                        "cache": str(sweep.paths.cache),
-                        "data_root": sweep.paths.data_root,
-                    },
-                    "workers": sweep.request.workers,
-                    "cpus": sweep.request.cpus,
-                    "gpus": sweep.request.gpus,
-                },
-                tune_config=tune.TuneConfig(
-                    search_alg=searcher,
-                    scheduler=StudyScheduler(searcher) if sweep.early_stopping else None,
-                    num_samples=remaining,
-                    max_concurrent_trials=concurrency,
-                    reuse_actors=sweep.request.workers == 1,
-                ),
-                run_config=tune.RunConfig(
-                    name=f"attempt-{attempt:03d}",
-                    storage_path=str(sweep.folder / "tune"),
-                    failure_config=tune.FailureConfig(max_failures=1),
-                    verbose=0,
-                ),
-            )
-            try:
-                tuner.fit()
-            finally:
-                for name in shipper.open_trials():
-                    shipper.end(name, "KILLED", {}, {"tract_ray.status": "interrupted"})
-                sent = shipper.close()
-        else:
-            sent = shipper.close()
-        return "" if sent else shipper.trouble or "it was too slow"
+def _tune(sweep: Sweep, searcher: StudySearcher, todo: int, concurrency: int) -> None:
+    """Let Tune run the `todo` trials that `searcher` hands out."""
+    attempt = 1 + sum(1 for _ in (sweep.folder / "tune").glob("attempt-*"))
+    paths = {"storage": str(sweep.paths.storage), "cache": str(sweep.paths.cache)}
+    tune.Tuner(
+        tune.with_resources(run_trial, _resources(sweep.request)),
+        param_space={
+            "folder": str(sweep.folder / "trials"),
+            "paths": {**paths, "data_root": sweep.paths.data_root},
+            "workers": sweep.request.workers,
+            "cpus": sweep.request.cpus,
+            "gpus": sweep.request.gpus,
+        },
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=StudyScheduler(searcher) if sweep.early_stopping else None,
+            num_samples=todo,
+            max_concurrent_trials=concurrency,
+            reuse_actors=sweep.request.workers == 1,
+        ),
+        run_config=tune.RunConfig(
+            name=f"attempt-{attempt:03d}",
+            storage_path=str(sweep.folder / "tune"),
+            failure_config=tune.FailureConfig(max_failures=1),
+            verbose=0,
+        ),
+    ).fit()
 
 
 def _resources(request: Request) -> Any:
     """One worker: the trial's own actor computes. Several: the actor only drives, and must not hold their CPUs."""
-    from ray import tune
-
     if request.workers == 1:
         return {"cpu": request.cpus, "gpu": request.gpus}
     # A byte of memory: Ray wants a bundle to ask for something, and a driver that asks for CPU starves its workers.
     return tune.PlacementGroupFactory([{"memory": 1}])
-
-
-def train_teacher_on_cluster(sweep: Sweep, console: Console) -> None:
-    """Train the teacher on one machine of the cluster, if the cache lacks it; its record tells how far it is."""
-    import ray
-
-    teacher, training = sweep.run.teacher, sweep.run.teacher.training
-    folder = teacher_folder(teacher, sweep.paths)
-    if find_teacher(teacher, sweep.paths) is not None:
-        console.print(f"teacher: found in {folder}")
-        return
-    gpus = min(sweep.request.gpus, 1)
-    task = ray.remote(num_cpus=sweep.request.cpus, num_gpus=gpus)(_train_teacher)
-    pending = task.remote(teacher, sweep.paths, sweep.request.cpus, gpus)
-    record = folder.with_name(folder.name + ".training") / "record.jsonl"
-    with Progress("teacher", training.samples, console.file) as progress:
-        started = time.monotonic()
-        while not ray.wait([pending], timeout=1.0)[0]:
-            if record.is_file() and (lines := record.read_text().splitlines()):
-                try:
-                    last = json.loads(lines[-1])
-                except json.JSONDecodeError:
-                    continue
-                progress.update("teacher", last["samples"], f"loss {last['metrics']['loss']:.4f}")
-        ray.get(pending)
-    console.print(f"teacher: trained in {duration(time.monotonic() - started)}, kept in {folder}")
-
-
-def _train_teacher(teacher: Any, paths: Paths, cpus: int, gpus: int) -> None:
-    import torch
-
-    from tract_ray.training import Worker, default_device
-
-    torch.set_num_threads(cpus)
-    train_teacher(teacher, paths, Worker(device=default_device() if gpus else torch.device("cpu")))
-
-
-def _score_references(run: RunConfig, paths: Paths, steps: list[int], cpus: int, gpus: int) -> list[Score]:
-    import torch
-
-    from tract_ray.training import Worker, default_device
-
-    torch.set_num_threads(cpus)
-    worker = Worker(device=default_device() if gpus else torch.device("cpu"))
-    return [score_teacher(run.teacher, run.evaluation, paths, count, worker) for count in steps]
-
-
-def _start_references(sweep: Sweep) -> Any:
-    """Reference rows (the teacher at several numbers of steps; 0 is the noise floor), computed beside the trials.
-
-    One task: it keeps one slot from the trials, and imports everything once.
-    """
-    import ray
-
-    cpus, gpus = sweep.request.cpus, min(sweep.request.gpus, 1)
-    task = ray.remote(num_cpus=cpus, num_gpus=gpus)(_score_references)
-    return task.remote(sweep.run, sweep.paths, [*sweep.reference_steps, 0], cpus, gpus)
 
 
 def _remember(sweep: Sweep) -> None:
@@ -351,41 +252,3 @@ def _locked(sweep: Sweep) -> Iterator[None]:
         except OSError:
             raise InputError(f"name: another process is running the sweep {sweep.name!r}") from None
         yield
-
-
-def _publish(sweep: Sweep, store: MlflowStore, result: SweepResult, console: Console) -> None:
-    """The summary, the plots and the best student to MLflow."""
-    best = finished(result.rows)[0]
-    try:
-        store.log_files(
-            result.parent_run, [sweep.folder / "summary.json", *sorted((sweep.folder / "plots").glob("*.png"))]
-        )
-        table = [
-            {
-                "trial": r.name,
-                "status": r.status,
-                "distance": r.distance,
-                "mu_i": r.mu_i,
-                "images": r.samples,
-                **r.changes,
-            }
-            for r in result.rows
-        ]
-        store.log_table(result.parent_run, table, "trials.json")
-        store.log_values(
-            result.parent_run,
-            {
-                "distance": best.distance or 0.0,
-                **{f"teacher/{s.steps}_steps": s.distance for s in result.reference if s.steps},
-            },
-            {"tract_ray.best_trial": best.name},
-        )
-        student = sweep.folder / "trials" / best.name / "student"
-        run_id = store.trial_run(sweep.name, best.name, result.parent_run, {})
-        store.log_files(run_id, [student])
-        store.log_student(run_id, student)
-        store.close(run_id)
-    except Exception as error:  # whatever MLflow raises: the files are still there
-        console.print(
-            f"note: the summary could not be sent to MLflow ({str(error).splitlines()[0]}); it is in {sweep.folder}"
-        )

@@ -1,0 +1,24 @@
+"""One seed of `make science`, shortened: the same code and the same bounds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tract_ray.science import Claim, references_of, run_arms, tract_arms, tract_claims
+from tract_ray.training import Paths
+
+
+def test_the_papers_findings_on_digits(tmp_path: Path) -> None:
+    arms = tract_arms(samples=1200 * 64, teacher_samples=4000 * 128, evaluation_samples=4000, seeds=[0])
+    found = run_arms(arms, references_of("tract", arms), Paths.at(tmp_path), lambda text: None, processes=2)
+    assert all(len(values) == 1 for values in found.values())
+    for claim in tract_claims({name: values[0] for name, values in found.items()}):
+        assert claim.holds, (claim, found)
+
+
+def test_a_claim_can_fail() -> None:
+    means = {"TRACT 1024,32,1": 10.0, "mu_s 0.99": 17.0, "one phase 1024,1": 21.0, "teacher, 1 step": 100.0}
+    student, average, phases = tract_claims(means)
+    assert (student.ratio, average.ratio, phases.ratio) == (0.1, 1.7, 2.1)
+    assert (student.holds, average.holds, phases.holds) == (False, False, True)
+    assert Claim("", 0.08, 0.08, at_most=True).holds

@@ -1,0 +1,70 @@
+"""What a sweep has computed once, on one machine of the cluster: the teacher, and the rows it is compared with."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import ray
+import torch
+from rich.console import Console
+
+from tract_ray.terminal import Progress, duration
+from tract_ray.training import (
+    Paths,
+    RunConfig,
+    Score,
+    Worker,
+    default_device,
+    find_teacher,
+    score_teacher,
+    teacher_folder,
+    train_teacher,
+)
+from tract_ray.tuning.resources import Request
+
+
+def train_teacher_on_cluster(run: RunConfig, paths: Paths, request: Request, console: Console) -> None:
+    """Train the teacher on one machine of the cluster, if the cache lacks it; its record tells how far it is."""
+    teacher, training = run.teacher, run.teacher.training
+    folder = teacher_folder(teacher, paths)
+    if find_teacher(teacher, paths) is not None:
+        console.print(f"teacher: found in {folder}")
+        return
+    gpus = min(request.gpus, 1)
+    task = ray.remote(num_cpus=request.cpus, num_gpus=gpus)(_train_teacher)
+    pending = task.remote(teacher, paths, request.cpus, gpus)
+    record = folder.with_name(folder.name + ".training") / "record.jsonl"
+    with Progress("teacher", training.samples, console.file) as progress:
+        started = time.monotonic()
+        while not ray.wait([pending], timeout=1.0)[0]:
+            if record.is_file() and (lines := record.read_text().splitlines()):
+                try:
+                    last = json.loads(lines[-1])
+                except json.JSONDecodeError:
+                    continue
+                progress.update("teacher", last["samples"], f"loss {last['metrics']['loss']:.4f}")
+        ray.get(pending)
+    console.print(f"teacher: trained in {duration(time.monotonic() - started)}, kept in {folder}")
+
+
+def _train_teacher(teacher: Any, paths: Paths, cpus: int, gpus: int) -> None:
+    torch.set_num_threads(cpus)
+    train_teacher(teacher, paths, Worker(device=default_device() if gpus else torch.device("cpu")))
+
+
+def start_references(run: RunConfig, paths: Paths, request: Request, reference_steps: tuple[int, ...]) -> Any:
+    """Reference rows (the teacher at several numbers of steps; 0 is the noise floor), computed beside the trials.
+
+    One task: it keeps one slot from the trials, and imports everything once.
+    """
+    gpus = min(request.gpus, 1)
+    task = ray.remote(num_cpus=request.cpus, num_gpus=gpus)(_score_references)
+    return task.remote(run, paths, [*reference_steps, 0], request.cpus, gpus)
+
+
+def _score_references(run: RunConfig, paths: Paths, steps: list[int], cpus: int, gpus: int) -> list[Score]:
+    torch.set_num_threads(cpus)
+    worker = Worker(device=default_device() if gpus else torch.device("cpu"))
+    return [score_teacher(run.teacher, run.evaluation, paths, count, worker) for count in steps]
