@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PY = $(VENV)/bin/python
 STAMP = $(VENV)/.installed
-DEMO_ARGS ?= --trials 10 --samples 48000 --teacher-samples 512000
+DEMO_ARGS ?= --trials 10 --samples 38400 --teacher-samples 384000
 TEST_ARGS ?=
 
 export RAY_USAGE_STATS_ENABLED ?= 0

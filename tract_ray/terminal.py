@@ -58,8 +58,9 @@ class Progress:
         """`part` (a trial) has seen `done` images; `note` replaces what follows the numbers."""
         with self._lock:
             self.done[part] = max(done, self.done.get(part, 0))
-            if self._first is None:
+            if self._first is None:  # a rate counts from here: before, machines were starting
                 self._first, self.started = sum(self.done.values()), time.monotonic()
+                self._printed = self.started
             self.note = note if note is not None else self.note
             if self._live:
                 self._live.update(self.line())

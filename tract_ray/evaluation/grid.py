@@ -7,17 +7,24 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from tract_ray.data.dataset import to_uint8
+
+GAP, GREY = 2, 64  # between and around the images
 
 
 def image_grid(images: Tensor, columns: int = 8, scale: int = 1) -> Image.Image:
     """A picture of `images` `(N, C, H, W)` in [-1, 1] (or uint8), `scale` screen pixels per image pixel."""
     pixels = images if images.dtype == torch.uint8 else to_uint8(images)
     large = pixels.cpu().repeat_interleave(scale, dim=2).repeat_interleave(scale, dim=3)
-    grid = make_grid(large.float() / 255, nrow=columns, padding=2, pad_value=0.25)
-    return Image.fromarray((grid * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
+    count, _, height, width = large.shape
+    columns = min(columns, count)
+    high, wide = height + GAP, width + GAP
+    grid = torch.full((3, -(-count // columns) * high + GAP, columns * wide + GAP), GREY, dtype=torch.uint8)
+    for index, image in enumerate(large):
+        top, left = GAP + index // columns * high, GAP + index % columns * wide
+        grid[:, top : top + height, left : left + width] = image
+    return Image.fromarray(grid.permute(1, 2, 0).numpy())
 
 
 def grid_scale(image_size: int) -> int:

@@ -2,6 +2,6 @@
 
 from tract_ray.tracking.provenance import provenance
 from tract_ray.tracking.shipper import Shipper
-from tract_ray.tracking.store import MlflowStore, default_uri, ui_command
+from tract_ray.tracking.store import MlflowStore, check_reachable, tracking_uri, ui_command
 
-__all__ = ["MlflowStore", "Shipper", "default_uri", "provenance", "ui_command"]
+__all__ = ["MlflowStore", "Shipper", "check_reachable", "provenance", "tracking_uri", "ui_command"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -13,7 +15,12 @@ PACKAGES = ("tract-ray", "torch", "torchvision", "numpy", "ray", "optuna", "mlfl
 
 
 def git_commit(folder: Path | None = None) -> str:
-    """The commit of the checkout that holds this package (`-dirty` with local changes), or `unknown`."""
+    """The commit of the checkout that holds this package (`-dirty` with local changes), or `unknown`.
+
+    A Ray job runs in an upload without `.git`; there `TRACT_RAY_COMMIT` may name it.
+    """
+    if named := os.environ.get("TRACT_RAY_COMMIT"):
+        return named
     where = folder or Path(__file__).parent
     try:
         head = ["git", "-C", str(where), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
@@ -23,9 +30,19 @@ def git_commit(folder: Path | None = None) -> str:
     return done.stdout.strip() or "unknown"
 
 
+def source_hash() -> str:
+    """12 hexadecimal digits of this package's source: equal code is recognised where there is no git."""
+    root = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for file in sorted(root.rglob("*.py")):
+        digest.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
 def provenance() -> dict[str, str]:
-    """Parameters that belong to every run's record: `git_commit`, `device`, `python` and `version.<package>`."""
-    found = {"git_commit": git_commit(), "python": platform.python_version(), "device": device_name()}
+    """Parameters of every run's record: `git_commit`, `source_hash`, `device`, `python` and `version.<package>`."""
+    found = {"git_commit": git_commit(), "source_hash": source_hash()}
+    found |= {"python": platform.python_version(), "device": device_name()}
     for package in PACKAGES:
         try:
             found[f"version.{package}"] = importlib.metadata.version(package)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from tract_ray.files import read_json, write_text
-from tract_ray.tracking.store import MlflowStore
+from tract_ray.tracking.store import MlflowStore, is_reachable
 
-CURSOR = "shipped.json"
+CURSOR, RUNNING = "shipped.json", "RUNNING"
 Line = Mapping[str, Any]
 
 
@@ -25,7 +25,9 @@ class _Watched:
     run_id: str | None = None
     seen: int = 0  # lines told to the listener
     sent: int = 0  # lines that MLflow has
-    ended: str | None = None
+    status: str = RUNNING  # of the MLflow run, as far as it was told
+    ended: str | None = None  # what it is to become
+    done: bool = False
     values: dict[str, float] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
 
@@ -50,6 +52,7 @@ class Shipper:
         self.trouble: str | None = None
         self._watched: dict[str, _Watched] = {}
         self._lock = threading.Lock()
+        self._passing = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="mlflow-shipper", daemon=True)
 
@@ -67,7 +70,7 @@ class Shipper:
             if (folder / CURSOR).is_file():
                 cursor = read_json(folder / CURSOR, "record")
                 if cursor["uri"] == self.store.uri:
-                    watched.run_id, watched.sent = cursor["run_id"], cursor["sent"]
+                    watched.run_id, watched.sent, watched.status = cursor["run_id"], cursor["sent"], cursor["status"]
             self._watched[trial] = watched
 
     def end(self, trial: str, status: str, values: Mapping[str, float], tags: Mapping[str, str]) -> None:
@@ -76,10 +79,9 @@ class Shipper:
             watched = self._watched[trial]
             watched.values, watched.tags, watched.ended = dict(values), dict(tags), status
 
-    def run_id(self, trial: str) -> str | None:
-        """The MLflow run of `trial`, if it exists yet."""
-        watched = self._watched.get(trial)
-        return watched.run_id if watched else None
+    def open_trials(self) -> list[str]:
+        """Trials that are watched and were not said to be over."""
+        return [w.trial for w in self._watched.values() if w.ended is None]
 
     def close(self, deadline: float = 30.0) -> bool:
         """Ship what is left, for at most `deadline` seconds. False where something could not be sent."""
@@ -87,13 +89,12 @@ class Shipper:
         if self._thread.ident is not None:
             self._thread.join(timeout=deadline)
         until = time.monotonic() + deadline
-        while self._watched:
+        while True:
             self._pass()
-            pending = [w for w in self._watched.values() if w.ended or self._unsent(w)]
+            pending = [w for w in self._watched.values() if not w.done and (w.ended or self._unsent(w))]
             if not pending or time.monotonic() > until:
                 return not pending
             time.sleep(min(1.0, deadline / 10))
-        return True
 
     def _loop(self) -> None:
         while not self._stop.wait(self.interval):
@@ -103,36 +104,48 @@ class Shipper:
         return len(_read(watched.folder)) > watched.sent
 
     def _pass(self) -> None:
-        for watched in list(self._watched.values()):
-            lines = _read(watched.folder)
-            if self.listener:
-                for line in lines[watched.seen :]:
-                    self.listener(watched.trial, line)
-            # A resumed run rewrites its last lines; they are the same ones, so counting them suffices.
-            watched.seen = max(watched.seen, len(lines))
-            try:
-                self._ship(watched, lines)
-                self.trouble = None
-            except Exception as error:  # whatever MLflow raises: the record waits in its file
-                self.trouble = str(error).splitlines()[0] if str(error) else type(error).__name__
-                return
+        with self._passing:
+            trouble = None
+            for watched in [w for w in list(self._watched.values()) if not w.done]:
+                lines = _read(watched.folder)
+                if self.listener:
+                    for line in lines[watched.seen :]:
+                        self.listener(watched.trial, line)
+                # A resumed run rewrites its last lines; they are the same ones, so counting them suffices.
+                watched.seen = max(watched.seen, len(lines))
+                if trouble and not is_reachable(self.store.uri):
+                    continue  # every call would wait for its own timeout
+                try:
+                    self._ship(watched, lines)
+                except Exception as error:  # whatever MLflow raises: the record waits in its file
+                    trouble = trouble or (str(error).splitlines()[0] if str(error) else type(error).__name__)
+            self.trouble = trouble
 
     def _ship(self, watched: _Watched, lines: list[Line]) -> None:
-        if watched.run_id is None:
+        ended = watched.ended  # read once: `end` may be called meanwhile
+        if watched.run_id is None or (watched.status != RUNNING and not ended):
             watched.run_id = self.store.trial_run(self.sweep, watched.trial, self.parent, watched.params)
+            watched.status = RUNNING
             self._save_cursor(watched)
         if len(lines) > watched.sent:
             self.store.log_lines(watched.run_id, lines[watched.sent :], watched.folder)
             watched.sent = len(lines)
             self._save_cursor(watched)
-        if watched.ended:
-            if watched.values or watched.tags:
-                self.store.log_values(watched.run_id, watched.values, watched.tags)
-            self.store.close(watched.run_id, watched.ended)
-            watched.ended = None
+        if ended:
+            if watched.status != ended:
+                self.store.log_values(watched.run_id, watched.values, watched.tags, lines[-1] if lines else None)
+                self.store.close(watched.run_id, ended)
+                watched.status = ended
+                self._save_cursor(watched)
+            watched.done = True
 
     def _save_cursor(self, watched: _Watched) -> None:
-        cursor = {"uri": self.store.uri, "run_id": watched.run_id, "sent": watched.sent}
+        cursor = {
+            "uri": self.store.uri,
+            "run_id": watched.run_id,
+            "sent": watched.sent,
+            "status": watched.status,
+        }
         write_text(watched.folder / CURSOR, json.dumps(cursor))
 
 

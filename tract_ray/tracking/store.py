@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shlex
+import shutil
 import socket
+import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,18 +26,22 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 SWEEP_TAG, TRIAL_TAG, PARENT_TAG = "tract_ray.sweep", "tract_ray.trial", "mlflow.parentRunId"
 MAX_PARAM = 6000
+SQLITE = "sqlite:///"
 
 
-def default_uri(project: Path) -> str:
-    """`MLFLOW_TRACKING_URI`, or a database file `mlflow.db` in the project's folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project / 'mlflow.db'}"
+def tracking_uri(given: str | None, project: Path) -> str:
+    """`given`, `MLFLOW_TRACKING_URI`, or a database file `mlflow.db`; a relative file is meant in `project`."""
+    uri = given or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
+    return f"{SQLITE}{project / uri.removeprefix(SQLITE)}" if uri.startswith(SQLITE) else uri
 
 
 def ui_command(uri: str) -> str:
     """The one command (or address) that shows the record."""
     if uri.startswith("http"):
         return uri
-    return f"mlflow ui --host 127.0.0.1 --backend-store-uri {shlex.quote(uri)}"
+    # Without an activated environment the program is found beside its Python only.
+    program = "mlflow" if shutil.which("mlflow") else shlex.quote(str(Path(sys.executable).parent / "mlflow"))
+    return f"{program} ui --host 127.0.0.1 --backend-store-uri {shlex.quote(uri)}"
 
 
 def check_reachable(uri: str) -> None:
@@ -54,9 +62,18 @@ def check_reachable(uri: str) -> None:
         f"{uri!r} is no server address and no database (examples: http://127.0.0.1:5000, sqlite:///mlflow.db)",
     )
     if parsed.scheme == "sqlite":
-        folder = Path(uri.removeprefix("sqlite:///")).absolute().parent
-        folder.mkdir(parents=True, exist_ok=True)
-        require(os.access(folder, os.W_OK), "mlflow-uri", f"{folder} is not writable")
+        folder = Path(uri.removeprefix(SQLITE)).absolute().parent
+        there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        require(there.is_dir() and os.access(there, os.W_OK), "mlflow-uri", f"{there} is not a writable folder")
+
+
+def is_reachable(uri: str) -> bool:
+    """Whether something answers at `uri`."""
+    try:
+        check_reachable(uri)
+    except InputError:
+        return False
+    return True
 
 
 class MlflowStore:
@@ -64,6 +81,8 @@ class MlflowStore:
 
     def __init__(self, uri: str, experiment: str) -> None:
         check_reachable(uri)
+        if uri.startswith(SQLITE):
+            Path(uri.removeprefix(SQLITE)).absolute().parent.mkdir(parents=True, exist_ok=True)
         import mlflow
         from mlflow import MlflowClient
 
@@ -81,8 +100,8 @@ class MlflowStore:
     def _create(self, experiment: str) -> str:
         """Artifacts of a database file live beside it, wherever the driver's current folder is."""
         location = None
-        if self.uri.startswith("sqlite:///"):
-            location = str(Path(self.uri.removeprefix("sqlite:///")).absolute().parent / "mlartifacts" / experiment)
+        if self.uri.startswith(SQLITE):
+            location = str(Path(self.uri.removeprefix(SQLITE)).absolute().parent / "mlartifacts" / experiment)
         return str(self.client.create_experiment(experiment, artifact_location=location))
 
     def _find(self, tags: Mapping[str, str]) -> str | None:
@@ -103,40 +122,62 @@ class MlflowStore:
     def _open(self, tags: dict[str, str], name: str, params: Mapping[str, Any], more: Mapping[str, str]) -> str:
         from mlflow.entities import Param
 
-        found = self._find(tags)
-        if found:
-            self.client.update_run(found, status="RUNNING")
-            return found
-        run_id = str(self.client.create_run(self.experiment_id, tags={**more, **tags}, run_name=name).info.run_id)
-        values = [Param(key, str(value)[:MAX_PARAM]) for key, value in params.items()]
+        run_id = self._find(tags)
+        if run_id:
+            self.client.update_run(run_id, status="RUNNING")
+            known = self.client.get_run(run_id).data.params
+        else:
+            run_id, known = (
+                str(self.client.create_run(self.experiment_id, tags={**more, **tags}, run_name=name).info.run_id),
+                {},
+            )
+        # Parameters cannot change; a run that was found may lack those that its maker did not live to send.
+        values = [Param(key, str(value)[:MAX_PARAM]) for key, value in params.items() if key not in known]
         for first in range(0, len(values), 100):
             self.client.log_batch(run_id, params=values[first : first + 100])
         return run_id
 
     def log_lines(self, run_id: str, lines: Sequence[Mapping[str, Any]], folder: Path) -> None:
-        """Send lines of a record: metrics in batches against samples seen, pictures by step."""
+        """Send lines of a record: metrics in batches against samples seen, pictures by step.
+
+        Sending a line twice changes nothing, so whoever does not know whether a call arrived repeats it: MLflow keeps
+        one of equal points (a line has its own time), and pictures that are there are left out here.
+        """
         from mlflow.entities import Metric
         from PIL import Image
 
         metrics = [
-            Metric(key, float(value), int(line["time"] * 1000), line["samples"])
+            Metric(key, float(value), _milliseconds(line), line["samples"])
             for line in lines
             for key, value in line.get("metrics", {}).items()
         ]
         for first in range(0, len(metrics), 500):
             self.client.log_batch(run_id, metrics=metrics[first : first + 500])
-        for line in lines:
-            if "image" in line:
-                with Image.open(folder / line["image"]) as picture:
-                    picture.load()
-                    self.client.log_image(run_id, picture, key=line["name"], step=line["samples"])
+        pictures = [line for line in lines if "image" in line]
+        sent = [file.path for file in self.client.list_artifacts(run_id, "images")] if pictures else []
+        for line in pictures:
+            start = f"images/{line['name']}+step+{line['samples']}+"
+            if any(path.startswith(start) and path.endswith("+compressed.webp") for path in sent):
+                continue
+            with Image.open(folder / line["image"]) as picture:
+                picture.load()
+                self.client.log_image(
+                    run_id, picture, key=line["name"], step=line["samples"], timestamp=_milliseconds(line)
+                )
 
-    def log_values(self, run_id: str, values: Mapping[str, float], tags: Mapping[str, str] | None = None) -> None:
-        """Single numbers and tags of a run."""
+    def log_values(
+        self,
+        run_id: str,
+        values: Mapping[str, float],
+        tags: Mapping[str, str] | None = None,
+        line: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Single numbers and tags of a run; the numbers belong to `line` of its record, or to now."""
         from mlflow.entities import Metric, RunTag
 
-        now = [Metric(k, float(v), 0, 0) for k, v in values.items()]
-        self.client.log_batch(run_id, metrics=now, tags=[RunTag(k, v) for k, v in (tags or {}).items()])
+        step = int(line["samples"]) if line else 0
+        metrics = [Metric(k, float(v), _milliseconds(line), step) for k, v in values.items()]
+        self.client.log_batch(run_id, metrics=metrics, tags=[RunTag(k, v) for k, v in (tags or {}).items()])
 
     def log_files(self, run_id: str, files: Sequence[Path], folder: str | None = None) -> None:
         """Files (or whole folders) as artifacts."""
@@ -147,14 +188,19 @@ class MlflowStore:
                 self.client.log_artifact(run_id, str(file), folder)
 
     def log_table(self, run_id: str, rows: Sequence[Mapping[str, Any]], file: str) -> None:
-        """Rows as a table that the UI shows."""
+        """Rows as a table that the UI shows, in place of an earlier one (MLflow's own call would append to it)."""
         columns = list(dict.fromkeys(key for row in rows for key in row))
-        self.client.log_table(run_id, {c: [row.get(c) for row in rows] for c in columns}, file)
+        self.client.log_dict(
+            run_id, {"columns": columns, "data": [[row.get(c) for c in columns] for row in rows]}, file
+        )
+        self.client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps([{"path": file, "type": "table"}]))
 
     def log_student(self, run_id: str, student: Path) -> None:
-        """The model folder as a logged model: MLflow's `pyfunc` from code, nothing pickled."""
+        """The model folder as a logged model, once a run: MLflow's `pyfunc` from code, nothing pickled."""
         from tract_ray.tracking import model_from_code
 
+        if self.client.get_run(run_id).outputs.model_outputs:
+            return
         previous = self._mlflow.get_tracking_uri()
         self._mlflow.set_tracking_uri(self.uri)
         try:
@@ -176,3 +222,7 @@ class MlflowStore:
     def close(self, run_id: str, status: str = "FINISHED") -> None:
         """End a run: FINISHED, FAILED or KILLED (stopped early)."""
         self.client.set_terminated(run_id, status)
+
+
+def _milliseconds(line: Mapping[str, Any] | None) -> int:
+    return int((line["time"] if line else time.time()) * 1000)

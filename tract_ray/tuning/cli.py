@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +13,9 @@ from rich.console import Console
 
 from tract_ray.config import InputError, parse_count
 from tract_ray.distillation import TractConfig, heuristic_mu, parse_time_schedule
+from tract_ray.files import read_json
 from tract_ray.terminal import run_app
-from tract_ray.tracking import default_uri
+from tract_ray.tracking import tracking_uri
 from tract_ray.training import EvaluationConfig, Paths, RunConfig, TeacherConfig
 from tract_ray.training.paths import project_folder
 from tract_ray.training.recipes import method_recipe, teacher_recipe
@@ -143,7 +145,7 @@ def sweep_command(experiment: str, doc: str | None, space: Space, *, bank_residu
             early_stopping=early_stopping,
             resume=resume,
             paths=paths,
-            mlflow_uri=mlflow_uri or default_uri(project_folder()),
+            mlflow_uri=tracking_uri(mlflow_uri, project_folder()),
             ray_address=ray_address,
         )
         console = Console(highlight=False, soft_wrap=True)
@@ -154,8 +156,9 @@ def sweep_command(experiment: str, doc: str | None, space: Space, *, bank_residu
         if result.failed:
             first = sweep.folder / "trials" / result.failed[0] / "error.txt"
             reason = first.read_text().strip().splitlines()[-1] if first.is_file() else "its worker died"
-            console.print(
-                f"error: {len(result.failed)} of {len(result.rows)} trials failed; {result.failed[0]}: {reason}"
+            print(
+                f"error: {len(result.failed)} of {len(result.rows)} trials failed; {result.failed[0]}: {reason}",
+                file=sys.stderr,
             )
             raise typer.Exit(1)
 
@@ -167,7 +170,8 @@ def sweep_command(experiment: str, doc: str | None, space: Space, *, bank_residu
 
 def newest(paths: Paths, experiment: str) -> str:
     """The name of the sweep of this experiment that was touched last."""
-    folders = list((paths.storage / "sweeps").glob(f"{experiment}-*"))
-    if not folders:
-        raise InputError(f"resume: there is no {experiment} sweep in {paths.storage / 'sweeps'}; name one with --name")
-    return max(folders, key=lambda f: f.stat().st_mtime).name
+    files = (paths.storage / "sweeps").glob("*/sweep.json")
+    own = [file for file in files if read_json(file, "resume").get("experiment") == experiment]
+    if not own:
+        raise InputError(f"resume: there is no {experiment} sweep in {paths.storage / 'sweeps'}")
+    return max(own, key=lambda file: file.stat().st_mtime).parent.name

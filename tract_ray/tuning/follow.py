@@ -8,7 +8,7 @@ from typing import Any
 import optuna
 
 from tract_ray.terminal import Progress
-from tract_ray.tracking import MlflowStore, Shipper, provenance
+from tract_ray.tracking import Shipper
 from tract_ray.training import RunConfig, run_parameters
 from tract_ray.tuning.results import TrialRow, finished, read_row, read_rows
 from tract_ray.tuning.space import apply_changes
@@ -25,14 +25,16 @@ class Follower:
         study: optuna.Study,
         trials: Path,
         run: RunConfig,
-        store: MlflowStore,
-        sweep: str,
-        parent: str,
+        shipper: Shipper,
+        about: dict[str, str],
         progress: Progress,
     ) -> None:
-        self.study, self.trials, self.run, self.progress = study, trials, run, progress
-        self.about = provenance()
-        self.shipper = Shipper(store, sweep, parent, self._heard).start()
+        """`about` is what every trial's parameters say beside its configuration."""
+        self.study, self.trials, self.run, self.about, self.progress = study, trials, run, about, progress
+        self.best: TrialRow | None = None
+        self.shipper = shipper
+        shipper.listener = lambda trial, line: progress.update(trial, line["samples"])
+        shipper.start()
 
     def catch_up(self) -> None:
         """After an interruption: trials that had ended may still have lines that MLflow lacks."""
@@ -51,16 +53,16 @@ class Follower:
         assert row is not None
         self._end(row)
         params = "  ".join(f"{k.rpartition('.')[2]} {v:.5g}" for k, v in row.changes.items())
-        score = f"{row.distance:8.3f}" if row.distance is not None else "       -"
+        final = row.status == "finished" and row.distance is not None
+        score = f"{row.distance:8.3f}" if final else "       -"
         after = "" if row.status == "finished" else f"  after {row.samples:,} images"
         self.progress.say(f"{row.name}  {row.status:<13}  {score}  {params}{after}")
 
     def close(self) -> str:
         """Ship what is left; returns what kept part of the record out of MLflow, or nothing."""
+        for name in self.shipper.open_trials():
+            self.shipper.end(name, "KILLED", {}, {"tract_ray.status": "interrupted"})
         return "" if self.shipper.close() else self.shipper.trouble or "it was too slow"
-
-    def _heard(self, trial: str, line: Any) -> None:
-        self.progress.update(trial, line["samples"])
 
     def _watch(self, name: str, run: RunConfig) -> None:
         self.shipper.watch(name, self.trials / name, {**run_parameters(run), **self.about})
@@ -75,5 +77,7 @@ class Follower:
             self.progress.update(row.name, whole)
         else:
             self.progress.skip(whole - row.samples)
-        if best := finished(read_rows(self.study, self.trials))[:1]:
-            self.progress.update(row.name, row.samples, f"best {best[0].distance:.3f} ({best[0].name})")
+        if row.status == "finished":
+            self.best = finished([row, self.best] if self.best else [row])[0]
+        leader = f"best {self.best.distance:.3f} ({self.best.name})" if self.best else ""
+        self.progress.update(row.name, row.samples, leader)

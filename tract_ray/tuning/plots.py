@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from tract_ray.tuning.results import TrialRow, finished
 
@@ -40,7 +41,7 @@ def response(rows: Sequence[TrialRow], name: str, metric: str, reference: Mappin
         linewidths=0.6,
     )
     _mu_axis(axes, name.rpartition(".")[2])
-    axes.set_yscale("log")
+    _log_axis(axes)
     axes.set_ylabel(metric)
     for label, value in (reference or {}).items():
         axes.axhline(value, color=MUTED, linestyle=":", linewidth=1)
@@ -76,16 +77,15 @@ def history(rows: Sequence[TrialRow], metric: str) -> Figure:
     figure, axes = _figure()
     best: list[float] = []
     for x, row in enumerate(rows):
-        value = row.distance
-        if row.status == "finished" and value is not None:
-            axes.scatter(x, value, color=INK, s=30, zorder=2)
-            best.append(min(value, best[-1]) if best else value)
-        else:
-            if value is not None:
-                axes.scatter(x, value, color=MUTED, marker="x", s=26, zorder=2)
+        value = row.distance if row.status == "finished" else None
+        if value is None:  # its last score, if any, is that of a sampler of more steps: not to be compared
+            axes.scatter(x, 0.97, transform=axes.get_xaxis_transform(), color=MUTED, marker="x", s=26, zorder=2)
             best.append(best[-1] if best else float("nan"))
+            continue
+        axes.scatter(x, value, color=INK, s=30, zorder=2)
+        best.append(min(value, best[-1]) if best and best[-1] == best[-1] else value)
     axes.plot(range(len(best)), best, color=ACCENT, drawstyle="steps-post", linewidth=1.5, zorder=1)
-    axes.set_yscale("log")
+    _log_axis(axes)
     axes.set_xlabel("trial (crosses: stopped early or failed)")
     axes.set_ylabel(metric)
     return figure
@@ -103,6 +103,14 @@ def importance_bars(values: Mapping[str, float]) -> Figure:
     return figure
 
 
+def _log_axis(axes: Axes) -> None:
+    """A logarithmic distance axis with plain numbers."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+
+
 def _mu_axis(axes: Axes, name: str) -> None:
     axes.set_xscale("log")
     axes.invert_xaxis()
@@ -118,7 +126,7 @@ def plots(
 ) -> dict[str, Figure]:
     """All figures of a sweep, by file name."""
     figures = {"history": history(rows, metric), "importances": importance_bars(importance)}
-    if any("method.mu_s" in r.changes for r in rows):
+    if any("method.mu_s" in r.changes for r in finished(list(rows))):
         figures["mu_s"] = response(rows, "method.mu_s", metric, reference)
     if any(len(r.distances) > 1 for r in rows):
         figures["mu_i"] = bank_response(rows, metric)

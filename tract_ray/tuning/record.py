@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tract_ray.config import InputError
-from tract_ray.tracking.store import PARENT_TAG, SWEEP_TAG, TRIAL_TAG, default_uri
+from tract_ray.tracking.store import PARENT_TAG, SWEEP_TAG, TRIAL_TAG, tracking_uri
 from tract_ray.tuning.results import TrialRow, finished
 
 BANK = "/mu_i_"
@@ -76,10 +75,8 @@ def newest_sweep(experiment: str, uri: str | None = None) -> RecordedSweep:
 
 def default_record() -> str:
     """`MLFLOW_TRACKING_URI`, else the `mlflow.db` of this folder or of the one above (a notebook's project)."""
-    if os.environ.get("MLFLOW_TRACKING_URI"):
-        return os.environ["MLFLOW_TRACKING_URI"]
     here = Path.cwd()
-    return next((default_uri(f) for f in (here, here.parent) if (f / "mlflow.db").is_file()), default_uri(here))
+    return tracking_uri(None, next((f for f in (here, here.parent) if (f / "mlflow.db").is_file()), here))
 
 
 def _row(run: Any, metric: str) -> TrialRow:

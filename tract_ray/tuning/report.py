@@ -37,7 +37,8 @@ def write_report(folder: Path, study: optuna.Study, result: SweepResult) -> None
     }
     write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     (folder / "plots").mkdir(exist_ok=True)
-    reference = {f"teacher, {s.steps} steps": s.distance for s in result.reference if s.steps > 1}
+    longest = max(result.reference, key=lambda score: score.steps)
+    reference = {f"teacher, {longest.steps} steps": longest.distance}
     for name, figure in plots(result.rows, metric, values, reference).items():
         figure.savefig(folder / "plots" / f"{name}.png")
     best = folder / "trials" / finished(result.rows)[0].name / "student"
@@ -70,10 +71,10 @@ def show_result(result: SweepResult, question: str, console: Console) -> None:
     )
     names = list(dict.fromkeys(k for row in result.rows for k in row.changes))
     for column in ("", *(n.rpartition(".")[2] for n in names), "best mu_i", "images", "distance"):
-        table.add_column(column, justify="right" if column else "left")
+        table.add_column(column, justify="right" if column else "left", no_wrap=not column)
     blank = [""] * (len(names) + 1)
     for score in sorted(result.reference, key=lambda s: -s.steps):
-        label = f"teacher, {score.steps} steps" if score.steps else "real, half against half"
+        label = f"teacher, {score.steps} steps" if score.steps else "real, half vs half"
         table.add_row(label, *blank, f"n={score.samples}", f"{score.distance:.2f}", style="dim")
     table.add_section()
     stopped = sorted((r for r in result.rows if r.status != "finished"), key=lambda r: r.name)

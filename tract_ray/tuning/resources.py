@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # how soon a worker's report reaches its trial
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends a sweep; Tune would carry on with the report
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 
@@ -35,42 +37,23 @@ class Request:
         return f"{self.workers} worker{'s' if self.workers > 1 else ''} of {each}"
 
 
-def connect(address: str | None) -> str:
-    """Join the cluster at `address`, the one this machine belongs to, or start one here; returns which.
-
-    Raises a one-line `InputError` where the address does not answer.
-    """
-    import ray
-    from ray.exceptions import RaySystemError
-
-    if ray.is_initialized():
-        return "the connected cluster"
+def check_address(address: str | None) -> None:
+    """Raise a one-line `InputError` where nothing answers at the cluster's address."""
     named = address or os.environ.get("RAY_ADDRESS")
-    if named and named not in ("auto", "local") and not named.startswith("ray://"):
-        reason = _unanswered(named)
-        require(
-            not reason,
-            "ray-address",
-            f"nothing answers at {named} ({reason}); start it with `ray start --head`, or leave the option out to "
-            "start a local Ray",
-        )
-    elif not named and (remembered := _remembered_cluster()) and _unanswered(remembered):
-        named = "local"  # a cluster that was killed, not stopped: Ray itself would wait for it for many minutes
-    in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-    # A checkout that is not installed: its workers must find the package, too. A job brings its own environment.
-    root = str(Path(__file__).parents[2])
-    environment = {} if in_job else {"env_vars": {"PYTHONPATH": root}}
-    try:
-        context = ray.init(
-            address=named,
-            log_to_driver=False,
-            logging_level="ERROR",
-            runtime_env=environment or None,
-            **({} if named and named != "local" else {"include_dashboard": False}),
-        )
-    except (ConnectionError, RaySystemError, RuntimeError, ValueError) as error:
-        raise InputError(f"ray-address: cannot join {named or 'a local Ray'} ({str(error).splitlines()[0]})") from None
-    return f"the Ray cluster at {context.address_info['gcs_address']}"
+    if not named or named in ("auto", "local"):
+        return
+    require(
+        "://" not in named,
+        "ray-address",
+        f"{named!r} is not HOST:PORT; to run on a cluster elsewhere, send the sweep to it with `ray job submit`",
+    )
+    reason = _unanswered(named)
+    require(
+        not reason,
+        "ray-address",
+        f"nothing answers at {named} ({reason}); start it with `ray start --head`, or leave the option out to start "
+        "a local Ray",
+    )
 
 
 def _unanswered(address: str) -> str:
@@ -87,6 +70,41 @@ def _remembered_cluster() -> str:
     """The cluster that `ray start` left a note of on this machine, if any."""
     note = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
     return note.read_text().strip() if note.is_file() else ""
+
+
+def connect(address: str | None) -> str:
+    """Join the cluster at `address`, the one this machine belongs to, or start one here; returns which.
+
+    Raises a one-line `InputError` where the address does not answer.
+    """
+    import ray
+    from ray.exceptions import AuthenticationError, RayError
+
+    if ray.is_initialized():
+        return "the connected cluster"
+    named = address or os.environ.get("RAY_ADDRESS")
+    if not named and (remembered := _remembered_cluster()) and _unanswered(remembered):
+        named = "local"  # a cluster that was killed, not stopped: Ray itself would wait for it for many minutes
+    in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    # A checkout that is not installed: its workers must find the package, too. A job brings its own environment.
+    root = str(Path(__file__).parents[2])
+    environment = {} if in_job else {"env_vars": {"PYTHONPATH": root}}
+    try:
+        context = ray.init(
+            address=named,
+            log_to_driver=False,
+            logging_level="ERROR",
+            runtime_env=environment or None,
+            **({} if named and named != "local" else {"include_dashboard": False}),
+        )
+    except AuthenticationError:
+        raise InputError(
+            f"ray-address: {named or 'the cluster of this machine'} asks for a token; export RAY_AUTH_MODE=token, "
+            "and RAY_AUTH_TOKEN_PATH where the token is not in ~/.ray/auth_token"
+        ) from None
+    except (ConnectionError, RayError, RuntimeError, ValueError) as error:
+        raise InputError(f"ray-address: cannot join {named or 'a local Ray'} ({str(error).splitlines()[0]})") from None
+    return f"the Ray cluster at {context.address_info['gcs_address']}"
 
 
 def check_fits(request: Request) -> int:
@@ -110,6 +128,17 @@ def check_fits(request: Request) -> int:
         f"a trial wants {request.describe()}, which this cluster can never give ({have})",
     )
     return sum(slots) // request.workers
+
+
+def trial_device(request: Request) -> str:
+    """What trials compute on, which need not be what their driver sees."""
+    import ray
+
+    if not request.gpus:
+        return f"cpu ({platform.machine()})"
+    names = {name for node in ray.nodes() if node["Alive"] for name in node["Resources"]}
+    kinds = sorted(name.partition(":")[2] for name in names if name.startswith("accelerator_type:"))
+    return ", ".join(kinds) or "gpu"
 
 
 def stale_placement_groups() -> int:

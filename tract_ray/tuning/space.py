@@ -8,7 +8,7 @@ from typing import Any
 
 import optuna
 
-from tract_ray.config import from_dict, to_dict
+from tract_ray.config import from_dict, require, to_dict
 from tract_ray.training import RunConfig
 
 Suggest = Callable[[optuna.Trial], dict[str, Any]]
@@ -47,6 +47,7 @@ def apply_changes(run: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
         *path, last = name.split(".")
         part = plain
         for key in path:
-            part = part[key]
+            part = part.get(key) if isinstance(part, dict) else None
+        require(isinstance(part, dict), "space", f"the run has no {name!r}")
         part[last] = value
     return from_dict(RunConfig, plain)

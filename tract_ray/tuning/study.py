@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -62,17 +62,6 @@ def rungs(run: RunConfig) -> list[int]:
     return [step * run.method.batch for step in marks if step >= phases[0].end or len(phases) == 1]
 
 
-def unfinished(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials that were handed out and never ended; those that broke off before they had a configuration are failed."""
-    found = []
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if CHANGES in trial.user_attrs:
-            found.append(trial)
-        else:
-            study.tell(trial.number, state=TrialState.FAIL)
-    return found
-
-
 class StudySearcher(Searcher):  # type: ignore[misc]
     """Hands the study's trials to Tune. `on_start(number, run)` and `on_end(number, state)` follow what happens."""
 
@@ -89,26 +78,28 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self.study, self.space, self.run, self.trials = study, space, run, trials
         self.on_start, self.on_end = on_start, on_end
         self.live: dict[str, optuna.Trial] = {}
-        self.again = unfinished(study)
+        # Handed out by an earlier driver and never ended: they come first.
+        self.again = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         self.rungs = rungs(run)
 
     def remaining(self) -> int:
-        """Trials that are still to be handed out."""
+        """New trials that are still to be handed out."""
         done = sum(t.state in FINISHED for t in self.study.get_trials(deepcopy=False))
-        return max(0, self.trials - done - len(self.live))
+        return max(0, self.trials - done - len(self.live) - len(self.again))
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Tune's question: the configuration of one more trial."""
         if self.again:
             trial = optuna.Trial(self.study, self.again.pop(0)._trial_id)
-            changes = trial.user_attrs[CHANGES]
         elif self.remaining():
             trial = self.study.ask()
-            changes = self.space.suggest(trial)
-            trial.set_user_attr(CHANGES, changes)
         else:
             finished: str = Searcher.FINISHED
             return finished
+        changes = trial.user_attrs.get(CHANGES)
+        if changes is None:
+            changes = self.space.suggest(trial)
+            trial.set_user_attr(CHANGES, changes)
         run = apply_changes(self.run, changes)
         self.live[trial_id] = trial
         self.on_start(trial.number, run)
@@ -119,7 +110,10 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         trial, seen = self.live[trial_id], result["samples"]
         trial.set_user_attr(SAMPLES, seen)
         if seen in self.rungs:
-            trial.report(result["distance"], 2 ** self.rungs.index(seen))
+            rung = 2 ** self.rungs.index(seen)
+            # A restarted trial passes its rungs again; the first report stands.
+            if rung not in self.study.get_trials(deepcopy=False)[trial.number].intermediate_values:
+                trial.report(result["distance"], rung)
 
     def should_stop(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Whether successive halving gives the trial up. Anchors compete at every rung and are never given up."""

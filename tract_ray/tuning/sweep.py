@@ -4,29 +4,38 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import optuna
+import ray
 from ray import tune
 from rich.console import Console
 
 from tract_ray.config import InputError, config_hash, flatten, require, to_dict
 from tract_ray.files import read_json, write_text
 from tract_ray.terminal import Progress
-from tract_ray.tracking import MlflowStore, provenance, ui_command
+from tract_ray.tracking import MlflowStore, Shipper, check_reachable, provenance, ui_command
 from tract_ray.training import Paths, RunConfig, Score, find_teacher, run_parameters
 from tract_ray.tuning.follow import Follower
 from tract_ray.tuning.publish import publish
 from tract_ray.tuning.report import show_result, write_report
-from tract_ray.tuning.resources import Request, check_fits, connect, stale_placement_groups
+from tract_ray.tuning.resources import (
+    Request,
+    check_address,
+    check_fits,
+    connect,
+    stale_placement_groups,
+    trial_device,
+)
 from tract_ray.tuning.results import TrialRow, finished, read_rows
 from tract_ray.tuning.space import Space
 from tract_ray.tuning.study import StudyScheduler, StudySearcher, open_study
-from tract_ray.tuning.tasks import start_references, train_teacher_on_cluster, wait_for
+from tract_ray.tuning.tasks import start_references, train_teacher_on_cluster
 from tract_ray.tuning.trial import run_trial
 
 
@@ -52,6 +61,9 @@ class Sweep:
 
     def __post_init__(self) -> None:
         require(self.trials >= 1, "trials", f"must be at least 1, got {self.trials}")
+        require(
+            bool(re.fullmatch(r"\w[\w.-]*", self.name)), "name", f"{self.name!r} has more than letters, digits and ._-"
+        )
         require(self.concurrency >= 0, "concurrency", f"must not be negative, got {self.concurrency}")
         require(
             self.run.method.batch % self.request.workers == 0,
@@ -79,81 +91,116 @@ class SweepResult:
 def run_sweep(sweep: Sweep, console: Console | None = None) -> SweepResult:
     """Run (or resume) the sweep; raises `InputError` for what can be known to be wrong before anything is trained."""
     console = console or Console(highlight=False, soft_wrap=True)
-    # What can be wrong is found before any machine is asked for.
-    if not sweep.resume:
-        require(not sweep.folder.exists(), "name", f"{sweep.name!r} is taken; add --resume, or choose another name")
-    else:
-        require(sweep.folder.exists(), "name", f"there is no sweep {sweep.name!r} in {sweep.folder.parent} to resume")
-    find_teacher(sweep.run.teacher, sweep.paths)
-    store = MlflowStore(sweep.mlflow_uri, sweep.experiment)
-    console.print(f"{sweep.name}: {sweep.question}")
-    cluster = connect(sweep.ray_address)
-    slots = check_fits(sweep.request)
-    concurrency = min(slots, sweep.concurrency or slots, sweep.trials)
-    with _locked(sweep):
+    with ExitStack() as ours:
+        # What can be wrong is found before any machine is asked for and before a file is written.
+        if sweep.resume:
+            require(sweep.folder.exists(), "name", f"there is no sweep {sweep.name!r} in {sweep.folder.parent}")
+            ours.enter_context(_locked(sweep))
+            _remember(sweep)
+        else:
+            require(not sweep.folder.exists(), "name", f"{sweep.name!r} is taken; add --resume, or choose another name")
+        find_teacher(sweep.run.teacher, sweep.paths)
+        check_reachable(sweep.mlflow_uri)
+        check_address(sweep.ray_address)
+        console.print(f"{sweep.name}: {sweep.question}")
+        cluster = connect(sweep.ray_address)
+        slots = check_fits(sweep.request)
+        store = MlflowStore(sweep.mlflow_uri, sweep.experiment)
+        if not sweep.resume:
+            ours.enter_context(_locked(sweep))
+            _remember(sweep)
+        concurrency = min(slots, sweep.concurrency or slots, sweep.trials)
         stale = stale_placement_groups()
         if stale:
             console.print(f"note: {stale} placement groups of other jobs hold resources; trials queue behind them")
         console.print(f"{cluster}: up to {concurrency} trials at once, {sweep.request.describe()} each")
-        _remember(sweep)
         train_teacher_on_cluster(sweep.run, sweep.paths, sweep.request, console)
-        references = start_references(sweep.run, sweep.paths, sweep.request, sweep.reference_steps)
-        about = {**provenance(), "trials": sweep.trials, "sweep": sweep.name}
-        parent = store.sweep_run(sweep.name, {**run_parameters(sweep.run), **about}, sweep.question)
-        study = open_study(sweep.folder / "study.db", sweep.name, sweep.space, seed=sweep.seed, trials=sweep.trials)
-        trouble = _run_trials(sweep, study, store, parent, concurrency, console)
-        rows = read_rows(study, sweep.folder / "trials")
-        reference = wait_for(references)
-        result = SweepResult(sweep.name, rows, reference, parent, [r.name for r in rows if r.status == "failed"])
-        if finished(rows):
-            write_report(sweep.folder, study, result)
-            trouble = publish(sweep.folder, store, sweep.name, rows, reference, parent) or trouble
-        store.close(parent, "FINISHED" if not result.failed else "FAILED")
-        show_result(result, sweep.question, console)
-        if trouble:
-            console.print(f"note: part of the record is not in MLflow ({trouble}); --resume sends it")
-        console.print(f"\nCompare the trials:  {ui_command(sweep.mlflow_uri)}")
-        return result
+        about = {**provenance(), "device": trial_device(sweep.request)}
+        params = {**run_parameters(sweep.run), **about, "trials": sweep.trials, "sweep": sweep.name}
+        parent = store.sweep_run(sweep.name, params, sweep.question)
+        try:
+            return _search(sweep, store, parent, about, concurrency, console)
+        except BaseException as error:
+            with suppress(Exception):  # the record must not hide what went wrong
+                store.close(parent, "FAILED" if isinstance(error, Exception) else "KILLED")
+            raise
+
+
+def _search(
+    sweep: Sweep, store: MlflowStore, parent: str, about: dict[str, str], concurrency: int, console: Console
+) -> SweepResult:
+    """All trials, then the report: to the sweep's folder, to MLflow and to the console."""
+    pending = start_references(sweep.run, sweep.paths, sweep.request, sweep.reference_steps)
+    study = open_study(sweep.folder / "study.db", sweep.name, sweep.space, seed=sweep.seed, trials=sweep.trials)
+    trouble = _run_trials(sweep, study, store, parent, about, concurrency, console)
+    rows = read_rows(study, sweep.folder / "trials")
+    reference = ray.get(pending)
+    result = SweepResult(sweep.name, rows, reference, parent, [r.name for r in rows if r.status == "failed"])
+    if finished(rows):
+        write_report(sweep.folder, study, result)
+        trouble = publish(sweep.folder, store, sweep.name, rows, reference, parent) or trouble
+    with suppress(Exception):  # a server that is away: `trouble` says so
+        store.close(parent, "FAILED" if result.failed else "FINISHED")
+    show_result(result, sweep.question, console)
+    if trouble:
+        console.print(f"note: part of the record is not in MLflow ({trouble}); --resume sends it")
+    console.print(f"\nCompare the trials:  {ui_command(sweep.mlflow_uri)}")
+    return result
 
 
 def _run_trials(
-    sweep: Sweep, study: optuna.Study, store: MlflowStore, parent: str, concurrency: int, console: Console
+    sweep: Sweep,
+    study: optuna.Study,
+    store: MlflowStore,
+    parent: str,
+    about: dict[str, str],
+    concurrency: int,
+    console: Console,
 ) -> str:
     """Hand the study's trials to Tune until `sweep.trials` have ended; returns what kept the record out of MLflow."""
     trials = sweep.folder / "trials"
     with Progress(
         sweep.experiment.replace("_", " "), sweep.run.method.samples * sweep.trials, console.file
     ) as progress:
-        follower = Follower(study, trials, sweep.run, store, sweep.name, parent, progress)
+        follower = Follower(study, trials, sweep.run, Shipper(store, sweep.name, parent), about, progress)
         follower.catch_up()
         searcher = StudySearcher(study, sweep.space, sweep.run, sweep.trials, follower.started, follower.ended)
-        if searcher.remaining():
-            attempt = 1 + sum(1 for _ in (sweep.folder / "tune").glob("attempt-*"))
-            paths = {"storage": str(sweep.paths.storage), "cache": str(sweep.paths.cache)}
-            tune.Tuner(
-                tune.with_resources(run_trial, _resources(sweep.request)),
-                param_space={
-                    "folder": str(trials),
-                    "paths": {**paths, "data_root": sweep.paths.data_root},
-                    "workers": sweep.request.workers,
-                    "cpus": sweep.request.cpus,
-                    "gpus": sweep.request.gpus,
-                },
-                tune_config=tune.TuneConfig(
-                    search_alg=searcher,
-                    scheduler=StudyScheduler(searcher) if sweep.early_stopping else None,
-                    num_samples=searcher.remaining(),
-                    max_concurrent_trials=concurrency,
-                    reuse_actors=sweep.request.workers == 1,
-                ),
-                run_config=tune.RunConfig(
-                    name=f"attempt-{attempt:03d}",
-                    storage_path=str(sweep.folder / "tune"),
-                    failure_config=tune.FailureConfig(max_failures=1),
-                    verbose=0,
-                ),
-            ).fit()
-        return follower.close()
+        todo = len(searcher.again) + searcher.remaining()
+        try:
+            if todo:
+                _tune(sweep, searcher, todo, concurrency)
+        finally:
+            trouble = follower.close()
+        return trouble
+
+
+def _tune(sweep: Sweep, searcher: StudySearcher, todo: int, concurrency: int) -> None:
+    """Let Tune run the `todo` trials that `searcher` hands out."""
+    attempt = 1 + sum(1 for _ in (sweep.folder / "tune").glob("attempt-*"))
+    paths = {"storage": str(sweep.paths.storage), "cache": str(sweep.paths.cache)}
+    tune.Tuner(
+        tune.with_resources(run_trial, _resources(sweep.request)),
+        param_space={
+            "folder": str(sweep.folder / "trials"),
+            "paths": {**paths, "data_root": sweep.paths.data_root},
+            "workers": sweep.request.workers,
+            "cpus": sweep.request.cpus,
+            "gpus": sweep.request.gpus,
+        },
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=StudyScheduler(searcher) if sweep.early_stopping else None,
+            num_samples=todo,
+            max_concurrent_trials=concurrency,
+            reuse_actors=sweep.request.workers == 1,
+        ),
+        run_config=tune.RunConfig(
+            name=f"attempt-{attempt:03d}",
+            storage_path=str(sweep.folder / "tune"),
+            failure_config=tune.FailureConfig(max_failures=1),
+            verbose=0,
+        ),
+    ).fit()
 
 
 def _resources(request: Request) -> Any:
@@ -166,11 +213,19 @@ def _resources(request: Request) -> Any:
 
 def _remember(sweep: Sweep) -> None:
     """Write what the sweep is, or check that a resumed one is still the same."""
-    now = {"run": flatten(sweep.run), "space": sweep.space.describe(), "seed": sweep.seed}
+    now = {
+        "experiment": sweep.experiment,
+        "run": flatten(sweep.run),
+        "space": sweep.space.describe(),
+        "seed": sweep.seed,
+    }
     file = sweep.folder / "sweep.json"
     if file.is_file():
         before = read_json(file, "name")
-        old, new = ({**b["run"], **b["space"], "seed": b["seed"]} for b in (before, json.loads(json.dumps(now))))
+        old, new = (
+            {**b["run"], **b["space"], "experiment": b["experiment"], "seed": b["seed"]}
+            for b in (before, json.loads(json.dumps(now)))
+        )
         changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
         require(
             not changed,
@@ -185,8 +240,10 @@ def _remember(sweep: Sweep) -> None:
 def _locked(sweep: Sweep) -> Iterator[None]:
     """One driver a sweep at a time; the lock dies with its process."""
     try:
-        sweep.folder.mkdir(parents=True, exist_ok=True)
+        sweep.folder.mkdir(parents=True, exist_ok=sweep.resume)
         file = (sweep.folder / ".lock").open("w")
+    except FileExistsError:  # another driver was quicker
+        raise InputError(f"name: {sweep.name!r} is taken; add --resume, or choose another name") from None
     except OSError as error:
         raise InputError(f"storage: {sweep.folder} is not writable ({error.strerror})") from None
     with file:

@@ -54,19 +54,17 @@ def _train_teacher(teacher: Any, paths: Paths, cpus: int, gpus: int) -> None:
     train_teacher(teacher, paths, Worker(device=default_device() if gpus else torch.device("cpu")))
 
 
-def _score_reference(run: RunConfig, paths: Paths, steps: int, cpus: int, gpus: int) -> Score:
+def start_references(run: RunConfig, paths: Paths, request: Request, reference_steps: tuple[int, ...]) -> Any:
+    """Reference rows (the teacher at several numbers of steps; 0 is the noise floor), computed beside the trials.
+
+    One task: it keeps one slot from the trials, and imports everything once.
+    """
+    gpus = min(request.gpus, 1)
+    task = ray.remote(num_cpus=request.cpus, num_gpus=gpus)(_score_references)
+    return task.remote(run, paths, [*reference_steps, 0], request.cpus, gpus)
+
+
+def _score_references(run: RunConfig, paths: Paths, steps: list[int], cpus: int, gpus: int) -> list[Score]:
     torch.set_num_threads(cpus)
     worker = Worker(device=default_device() if gpus else torch.device("cpu"))
-    return score_teacher(run.teacher, run.evaluation, paths, steps, worker)
-
-
-def start_references(run: RunConfig, paths: Paths, request: Request, reference_steps: tuple[int, ...]) -> list[Any]:
-    """Reference rows (the teacher at several numbers of steps; 0 is the noise floor), computed beside the trials."""
-    gpus = min(request.gpus, 1)
-    task = ray.remote(num_cpus=1, num_gpus=gpus)(_score_reference)
-    return [task.remote(run, paths, steps, request.cpus, gpus) for steps in (*reference_steps, 0)]
-
-
-def wait_for(references: list[Any]) -> list[Score]:
-    """The rows that `start_references` began."""
-    return list(ray.get(references))
+    return [score_teacher(run.teacher, run.evaluation, paths, count, worker) for count in steps]

@@ -1,0 +1,154 @@
+"""Real servers for the tests, on loopback and on free ports; what was started here is stopped by process id."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+BIN = Path(sys.executable).parent
+ROOT = Path(__file__).parents[1]
+HEALTH = "/api/local_raylet_healthz"
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def start(
+    command: Sequence[str | Path],
+    log: Path,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """A process that leads its own group, so that the group can be ended as one."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            [str(part) for part in command],
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def end(process: subprocess.Popen[bytes], *, at_once: bool = False) -> None:
+    """End a process of `start` and all its descendants: politely first, unless `at_once`."""
+    try:
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        family = []
+    if process.poll() is None and not at_once:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=15)
+    for each in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.kill()
+    process.wait(timeout=15)
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60, log: Path | None = None) -> None:
+    """Wait for `condition`; fails with the log's end."""
+    until = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > until:
+            tail = log.read_text()[-2000:] if log and log.exists() else ""
+            raise TimeoutError(f"{what} after {seconds} s\n{tail}")
+        time.sleep(0.1)
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as reply:
+            return bool(reply.status == 200)
+    except OSError:
+        return False
+
+
+@dataclass
+class MlflowServer:
+    """`mlflow server` with a database and artifacts under `folder`; may be killed and started again on them."""
+
+    folder: Path
+    port: int = field(default_factory=lambda: free_ports(1)[0])
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def uri(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> MlflowServer:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        command = [BIN / "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
+        command += ["--backend-store-uri", f"sqlite:///{self.folder / 'server.db'}"]
+        command += ["--artifacts-destination", str(self.folder / "artifacts")]
+        log = self.folder / "server.log"
+        # Without its job runners, of which nothing here has need, it starts in half the time.
+        self.process = start(command, log, cwd=self.folder, env={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
+        wait_until(lambda: answers(f"{self.uri}/health"), "the MLflow server does not answer", 90, log)
+        return self
+
+    def kill(self) -> None:
+        assert self.process is not None
+        end(self.process, at_once=True)
+
+
+@dataclass
+class RayCluster:
+    """A head and further nodes on addresses of loopback, as `ray start` makes them. The head starts in `cwd`.
+
+    Every port is chosen: Ray's own defaults would meet those of other clusters on the machine.
+    """
+
+    folder: Path
+    cwd: Path
+    env: dict[str, str]
+    cpus: Sequence[int] = (2, 2)
+    nodes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    address: str = ""
+    jobs: str = ""
+
+    def start(self) -> RayCluster:
+        gcs, dashboard, *agents = free_ports(2 + 3 * len(self.cpus))
+        self.address, self.jobs = f"127.0.0.2:{gcs}", f"http://127.0.0.1:{dashboard}"
+        for number, cpus in enumerate(self.cpus):
+            command = [BIN / "ray", "start", "--block", f"--node-ip-address=127.0.0.{2 + number}", f"--num-cpus={cpus}"]
+            http, grpc, metrics = agents[3 * number : 3 * number + 3]
+            command += [f"--dashboard-agent-listen-port={http}", f"--dashboard-agent-grpc-port={grpc}"]
+            command += [f"--metrics-export-port={metrics}", f"--object-store-memory={100 << 20}"]
+            if number == 0:
+                command += ["--head", f"--port={gcs}", f"--temp-dir={self.folder}"]
+                command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
+            else:
+                command += [f"--address={self.address}"]
+            log = self.folder.with_name(f"ray-node-{number}.log")
+            self.nodes.append(start(command, log, cwd=self.cwd, env=self.env))
+            if number == 0:
+                wait_until(lambda: answers(f"http://127.0.0.1:{agents[0]}{HEALTH}"), "no head", 90, log)
+        wait_until(lambda: answers(f"http://127.0.0.1:{agents[-3]}{HEALTH}"), "no second node", 90, log)
+        return self
+
+    def stop(self) -> None:
+        for node in reversed(self.nodes):
+            end(node)
