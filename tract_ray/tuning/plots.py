@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -15,8 +16,17 @@ matplotlib.use("Agg", force=False)
 INK, ACCENT, MUTED = "#22303c", "#c2410c", "#8a99a6"
 
 
+class Plot(Figure):
+    """A figure that a notebook shows without pyplot's global state."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = BytesIO()
+        self.savefig(buffer, format="png")
+        return buffer.getvalue()
+
+
 def _figure(width: float = 6.4, height: float = 4.0) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
+    figure = Plot(figsize=(width, height), layout="constrained", dpi=120)
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#e3e8ec", linewidth=0.6)
