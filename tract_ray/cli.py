@@ -9,15 +9,13 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
 
-from tract_ray import cli_models
+from tract_ray import cli_lists, cli_models
 from tract_ray.config import InputError, config_hash, parse_count, require, to_dict
-from tract_ray.data import datasets, load_dataset
-from tract_ray.distillation import methods
+from tract_ray.data import load_dataset
 from tract_ray.evaluation import Evaluator, fixed_noise, save_grid
-from tract_ray.networks import build_network, count_parameters, presets
-from tract_ray.terminal import Progress, print_table, run_app
+from tract_ray.networks import count_parameters
+from tract_ray.terminal import Progress, run_app
 from tract_ray.training import (
     EvaluationConfig,
     Model,
@@ -233,68 +231,7 @@ def evaluate(
 
 
 app.add_typer(cli_models.app)
-
-
-@app.command()
-def networks(as_json: AsJson = False) -> None:
-    """List the network presets with their parameters."""
-    rows = []
-    for name, preset in presets.items():
-        try:
-            with torch.device("meta"):
-                network = build_network(
-                    name, num_classes=preset.num_classes, out_multiplier=2 if preset.prediction == "both" else 1
-                )
-        except InputError:  # a preset of a library that is not installed
-            continue
-        rows.append(
-            {
-                "name": name,
-                "parameters": count_parameters(network),
-                "shape": list(preset.shape),
-                "prediction": preset.prediction,
-                "classes": preset.num_classes,
-                "note": preset.note,
-            }
-        )
-    _list("networks", rows, as_json)
-
-
-@app.command(name="datasets")
-def list_datasets(as_json: AsJson = False) -> None:
-    """List the data sets."""
-    rows = [
-        {
-            "name": i.name,
-            "shape": list(i.shape),
-            "images": i.size,
-            "classes": i.num_classes,
-            "network": i.network,
-            "note": i.note,
-        }
-        for i in datasets.values()
-    ]
-    rows.append(
-        {
-            "name": "folder:PATH@SIZE",
-            "shape": [3, "SIZE", "SIZE"],
-            "images": 0,
-            "classes": 0,
-            "network": "",
-            "note": "image files, or a zip in EDM's layout",
-        }
-    )
-    _list("data sets", rows, as_json)
-
-
-@app.command(name="methods")
-def list_methods(as_json: AsJson = False) -> None:
-    """List the training methods and their papers."""
-    rows = [
-        {"name": name, "paper": method.paper, "what": (method.__doc__ or "").strip().splitlines()[0]}
-        for name, method in methods.items()
-    ]
-    _list("methods", rows, as_json)
+app.add_typer(cli_lists.app)
 
 
 def _worker(device: str | None, threads: int) -> Worker:
@@ -348,14 +285,6 @@ def _labels(model: Model, count: int, label: int | None, worker: Worker) -> torc
 
 def _show(result: dict[str, Any], as_json: bool, text: str) -> None:
     print(json.dumps(result, indent=2) if as_json else text)
-
-
-def _list(title: str, rows: list[dict[str, Any]], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(rows, indent=2))
-        return
-    shown = [{k: "x".join(map(str, v)) if isinstance(v, list) else v for k, v in row.items()} for row in rows]
-    print_table(Console(highlight=False), title, shown, right=("parameters", "images", "classes"))
 
 
 def main() -> None:
