@@ -90,5 +90,5 @@ def _cells(row: TrialRow, names: list[str]) -> list[str]:
     label = row.name + ("*" if row.anchor else "")
     values = [f"{row.changes[n]:.5g}" if n in row.changes else "" for n in names]
     if row.status != "finished":
-        return [label, *values, "", f"{row.samples:,}", row.status]
+        return [label, *values, "", f"{row.samples:,}", row.status.removesuffix(" early")]
     return [label, *values, f"{row.mu_i:.5g}", f"{row.samples:,}", f"{row.distance:.2f}"]
