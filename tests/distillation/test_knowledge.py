@@ -12,7 +12,7 @@ from tract_ray.config import InputError
 from tract_ray.diffusion import CosineVP, Denoiser
 from tract_ray.networks import build_network
 from tract_ray.training import EvaluationConfig, Model, NetworkConfig, Paths, RunConfig, TeacherConfig, run_distillation
-from tract_ray.training.distill import _student
+from tract_ray.training.student import initial_student
 
 LARGE, SMALL = ({**WIDTH, "blocks": 3}, {**WIDTH, "width": 16})
 
@@ -35,7 +35,7 @@ def weights(network: torch.nn.Module) -> list[torch.Tensor]:
 def test_the_teachers_shared_layers_are_the_default() -> None:
     teacher = model(LARGE)
     fewer_blocks = NetworkConfig(name="mlp_8x8", options=WIDTH)
-    network, student = _student(run(Path("t"), student=fewer_blocks), teacher)
+    network, student = initial_student(run(Path("t"), student=fewer_blocks), teacher)
     assert network == fewer_blocks
     theirs = teacher.denoiser.module.state_dict()
     assert all(torch.equal(v, theirs[k]) for k, v in student.state_dict().items())
@@ -44,10 +44,10 @@ def test_the_teachers_shared_layers_are_the_default() -> None:
 def test_random_weights_follow_the_seed() -> None:
     teacher, small = model(LARGE), NetworkConfig(name="mlp_8x8", options=SMALL)
     config = run(Path("t"), student=small, student_from="random", seed=5)
-    _, student = _student(config, teacher)
+    _, student = initial_student(config, teacher)
     expected = build_network("mlp_8x8", options=SMALL, seed=5)
     assert all(torch.equal(a, b) for a, b in zip(weights(student), weights(expected), strict=True))
-    _, same_architecture = _student(run(Path("t"), student_from="random"), teacher)
+    _, same_architecture = initial_student(run(Path("t"), student_from="random"), teacher)
     assert not torch.equal(weights(same_architecture)[0], weights(teacher.denoiser.module)[0])
 
 
@@ -55,7 +55,7 @@ def test_a_model_folder_brings_its_architecture_and_weights(tmp_path: Path) -> N
     start = model(SMALL, seed=3)
     start.save(tmp_path / "small")
     config = run(Path("t"), student_from=str(tmp_path / "small"))
-    network, student = _student(config, model(LARGE))
+    network, student = initial_student(config, model(LARGE))
     assert network == start.network
     assert all(torch.equal(a, b) for a, b in zip(weights(student), weights(start.denoiser.module), strict=True))
     assert all(p.requires_grad for p in student.parameters())
@@ -73,12 +73,12 @@ def test_a_folder_that_does_not_suit_is_refused(
         Path("t"), student=NetworkConfig(name="mlp_8x8", options=student), student_from=str(tmp_path / "small")
     )
     with pytest.raises(InputError, match=complaint):
-        _student(config, model(LARGE))
+        initial_student(config, model(LARGE))
 
 
 def test_a_missing_folder_is_named() -> None:
     with pytest.raises(InputError, match=r"student_from: .*nowhere"):
-        _student(run(Path("t"), student_from="nowhere"), model(LARGE))
+        initial_student(run(Path("t"), student_from="nowhere"), model(LARGE))
 
 
 @pytest.fixture(scope="module")
