@@ -6,10 +6,12 @@ from pathlib import Path
 
 from tract_ray.science import Claim, references_of, run_arms, tract_arms, tract_claims
 from tract_ray.training import Paths
+from tract_ray.training.recipes import teacher_recipe
 
 
 def test_the_papers_findings_on_digits(tmp_path: Path) -> None:
-    arms = tract_arms(samples=1200 * 64, teacher_samples=4000 * 128, evaluation_samples=4000, seeds=[0])
+    teacher = teacher_recipe("digits", samples=4000 * 128)
+    arms = tract_arms(teacher, samples=900 * 64, seeds=[0])
     found = run_arms(arms, references_of("tract", arms), Paths.at(tmp_path), lambda text: None, processes=2)
     assert all(len(values) == 1 for values in found.values())
     for claim in tract_claims({name: values[0] for name, values in found.items()}):

@@ -39,6 +39,9 @@ from tract_ray.training import (
 )
 from tract_ray.training.recipes import method_recipe, teacher_recipe
 
+FULLY_TRAINED = {"samples": 6000 * 256, "batch": 256, "lr": 1.5e-3, "ema": 0.999}
+"""The teacher of the TRACT part. One trained at twice the rate was as good, but distilled in one phase as well as to
+1.6 times two phases' distance: the ratio of one phase to two depends on the teacher more than the other claims do."""
 SMALL_TEACHER = "the small teacher"  # stands for its folder, which depends on where runs are stored
 
 
@@ -60,14 +63,12 @@ class Claim:
 Arm = tuple[RunConfig, Sequence[int]]  # a run, and the seeds it is measured with
 
 
-def tract_arms(
-    samples: int, teacher_samples: int | None, evaluation_samples: int, seeds: Sequence[int]
-) -> dict[str, Arm]:
+def tract_arms(teacher: TeacherConfig, samples: int, seeds: Sequence[int]) -> dict[str, Arm]:
     """TRACT on digits with the default recipe, and what the paper varies."""
     base = RunConfig(
-        teacher=teacher_recipe("digits", samples=teacher_samples),
+        teacher=teacher,
         method=method_recipe("tract", "digits", samples=samples),
-        evaluation=EvaluationConfig(samples=evaluation_samples, per_phase=1),
+        evaluation=EvaluationConfig(samples=4000, per_phase=1),
     )
     return {
         "TRACT 1024,32,1": (base, seeds),
@@ -182,7 +183,7 @@ def main(
     console = Console(highlight=False, soft_wrap=True)
     started, paths = time.monotonic(), Paths.at(storage)
     if part == "tract":
-        arms, claims_of = tract_arms(2000 * 64, None, 4000, range(seeds)), tract_claims
+        arms, claims_of = tract_arms(teacher_recipe("digits", **FULLY_TRAINED), 2000 * 64, range(seeds)), tract_claims
     else:
         arms, claims_of = method_arms(range(seeds)), method_claims
     found = run_arms(arms, references_of(part, arms), paths, console.print, processes)
@@ -197,7 +198,7 @@ def main(
             "claim": c.text,
             "measured": f"{c.ratio:.3f}",
             "bound": f"{'<=' if c.at_most else '>='} {c.bound:g}",
-            "": "holds" if c.holds else "DOES NOT HOLD",
+            "": "holds" if c.holds else "FAILS",
         }
         for c in claims
     ]
