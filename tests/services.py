@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -86,6 +86,19 @@ def answers(url: str) -> bool:
         return False
 
 
+@contextlib.contextmanager
+def mlflow_at(uri: str) -> Iterator[None]:
+    """MLflow's global address, for those of its calls that take no other."""
+    import mlflow
+
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)
+
+
 @dataclass
 class MlflowServer:
     """`mlflow server` with a database and artifacts under `folder`; may be killed and started again on them."""
@@ -151,4 +164,4 @@ class RayCluster:
 
     def stop(self) -> None:
         for node in reversed(self.nodes):
-            end(node)
+            end(node, at_once=True)

@@ -10,8 +10,8 @@ import mlflow
 import numpy as np
 import pytest
 import torch
-from mlflow import MlflowClient
 from records import expected, history, pictures, write_lines
+from services import mlflow_at
 
 from tract_ray.config import InputError
 from tract_ray.diffusion import CosineVP, Denoiser
@@ -185,17 +185,3 @@ def test_provenance_names_the_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert git_commit(tmp_path) == "unknown"
     monkeypatch.setenv("TRACT_RAY_COMMIT", "abc123")
     assert git_commit(tmp_path) == provenance()["git_commit"] == "abc123"
-
-
-class mlflow_at:
-    """MLflow's global address, for the calls that take no other."""
-
-    def __init__(self, uri: str) -> None:
-        self.uri, self.before = uri, mlflow.get_tracking_uri()
-
-    def __enter__(self) -> MlflowClient:
-        mlflow.set_tracking_uri(self.uri)
-        return MlflowClient(self.uri)
-
-    def __exit__(self, *error: object) -> None:
-        mlflow.set_tracking_uri(self.before)

@@ -68,7 +68,7 @@ class Follower:
         self.shipper.watch(name, self.trials / name, {**run_parameters(run), **self.about})
 
     def _end(self, row: TrialRow) -> None:
-        scores = {"distance": row.distance, "mu_i_best": row.mu_i, "samples": row.samples, "seconds": row.seconds}
+        scores = {"distance": row.distance, "samples": row.samples, "seconds": row.seconds}
         values = {key: float(value) for key, value in scores.items() if value is not None}
         tags = {"status": row.status, "anchor": str(row.anchor).lower(), "changed": ",".join(row.changes)}
         self.shipper.end(row.name, MLFLOW_STATUS[row.status], values, {f"tract_ray.{k}": v for k, v in tags.items()})

@@ -47,64 +47,64 @@ def check_address(address: str | None) -> None:
         "ray-address",
         f"{named!r} is not HOST:PORT; to run on a cluster elsewhere, send the sweep to it with `ray job submit`",
     )
-    reason = _unanswered(named)
     require(
-        not reason,
+        _answers(named),
         "ray-address",
-        f"nothing answers at {named} ({reason}); start it with `ray start --head`, or leave the option out to start "
-        "a local Ray",
+        f"nothing answers at {named}; start it with `ray start --head`, or leave the option out to start a local Ray",
     )
-
-
-def _unanswered(address: str) -> str:
-    """Why `HOST:PORT` does not answer, "" if it does."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except (OSError, ValueError) as error:
-        return str(error)
-    return ""
-
-
-def _remembered_cluster() -> str:
-    """The cluster that `ray start` left a note of on this machine, if any."""
-    note = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
-    return note.read_text().strip() if note.is_file() else ""
 
 
 def connect(address: str | None) -> str:
     """Join the cluster at `address`, the one this machine belongs to, or start one here; returns which.
 
-    Raises a one-line `InputError` where the address does not answer.
+    Raises a one-line `InputError` where it cannot be joined.
     """
     import ray
     from ray.exceptions import AuthenticationError, RayError
 
     if ray.is_initialized():
         return "the connected cluster"
-    named = address or os.environ.get("RAY_ADDRESS")
-    if not named and (remembered := _remembered_cluster()) and _unanswered(remembered):
-        named = "local"  # a cluster that was killed, not stopped: Ray itself would wait for it for many minutes
-    in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    named = address or os.environ.get("RAY_ADDRESS") or ("auto" if _machines_cluster() else "local")
     # A checkout that is not installed: its workers must find the package, too. A job brings its own environment.
-    root = str(Path(__file__).parents[2])
-    environment = {} if in_job else {"env_vars": {"PYTHONPATH": root}}
+    environment = {} if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else {"PYTHONPATH": str(Path(__file__).parents[2])}
+    if named != "local":
+        # Ray Train asks for the cluster's state by a search of its own, which may end at another one of this machine.
+        environment["RAY_ADDRESS"] = named if named != "auto" else _machines_cluster()
     try:
         context = ray.init(
             address=named,
             log_to_driver=False,
             logging_level="ERROR",
-            runtime_env=environment or None,
-            **({} if named and named != "local" else {"include_dashboard": False}),
+            runtime_env={"env_vars": environment},
+            **({"include_dashboard": False} if named == "local" else {}),
         )
     except AuthenticationError:
         raise InputError(
-            f"ray-address: {named or 'the cluster of this machine'} asks for a token; export RAY_AUTH_MODE=token, "
+            f"ray-address: the cluster at {named} asks for a token; export RAY_AUTH_MODE=token, "
             "and RAY_AUTH_TOKEN_PATH where the token is not in ~/.ray/auth_token"
         ) from None
     except (ConnectionError, RayError, RuntimeError, ValueError) as error:
-        raise InputError(f"ray-address: cannot join {named or 'a local Ray'} ({str(error).splitlines()[0]})") from None
-    return f"the Ray cluster at {context.address_info['gcs_address']}"
+        raise InputError(f"ray-address: cannot join the cluster at {named} ({str(error).splitlines()[0]})") from None
+    return "a local Ray" if named == "local" else f"the Ray cluster at {context.address_info['gcs_address']}"
+
+
+def _machines_cluster() -> str:
+    """The address of the cluster that `ray start` made on this machine, "" if there is none that answers.
+
+    Ray's own search believes the file that a killed cluster left behind, and waits for it for ten minutes.
+    """
+    note = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
+    address = note.read_text().strip() if note.is_file() else ""
+    return address if address and _answers(address) else ""
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def check_fits(request: Request) -> int:
