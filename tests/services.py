@@ -149,9 +149,11 @@ class RayCluster:
             command = [BIN / "ray", "start", "--block", f"--node-ip-address=127.0.0.{2 + number}", f"--num-cpus={cpus}"]
             http, grpc, metrics = agents[3 * number : 3 * number + 3]
             command += [f"--dashboard-agent-listen-port={http}", f"--dashboard-agent-grpc-port={grpc}"]
+            # Of its own, as on a machine of its own: a node deletes uploads that it does not need any more.
+            command += [f"--temp-dir={self.folder / str(number)}"]
             command += [f"--metrics-export-port={metrics}", f"--object-store-memory={100 << 20}"]
             if number == 0:
-                command += ["--head", f"--port={gcs}", f"--temp-dir={self.folder}"]
+                command += ["--head", f"--port={gcs}"]
                 command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
             else:
                 command += [f"--address={self.address}"]
