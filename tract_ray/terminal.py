@@ -95,8 +95,8 @@ def print_table(console: Console, title: str, rows: list[Mapping[str, Any]], rig
     console.print(table)
 
 
-def run_app(app: typer.Typer) -> None:
-    """Run a command line and exit with its status: 2 for bad input, in one line."""
+def run_app(app: typer.Typer, continues: str = "the same command continues") -> None:
+    """Run a command line and exit with its status: 2 for bad input, in one line; 130 for Ctrl-C."""
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         app()
@@ -104,6 +104,9 @@ def run_app(app: typer.Typer) -> None:
         # Ray hands an error of a task on as one that carries the task's traceback; the cause is the line itself.
         print(f"error: {getattr(error, 'cause', error)}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; the same command with --resume continues", file=sys.stderr)
-        sys.exit(130)
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, KeyboardInterrupt) or end.code == 130:  # typer makes the one into the other
+            sys.stdout.flush()
+            print(f"interrupted; {continues}", file=sys.stderr)
+            sys.exit(130)
+        raise

@@ -56,12 +56,14 @@ class Sweeping:
         """Optuna's trials: number, state and drawn values."""
         database = sqlite3.connect(f"file:{self.folder / 'study.db'}?mode=ro", uri=True)
         try:
-            return database.execute(
-                "select number, state, group_concat(param_value order by param_name) from trials "
-                "join trial_params using (trial_id) group by trial_id order by number"
+            rows = database.execute(
+                "select number, state, param_value from trials join trial_params using (trial_id) "
+                "order by number, param_name"
             ).fetchall()
         finally:
             database.close()
+        drawn = {(number, state): [v for n, _, v in rows if n == number] for number, state, _ in rows}
+        return [(number, state, str(values)) for (number, state), values in drawn.items()]
 
 
 def family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:

@@ -165,7 +165,7 @@ def sweep_command(experiment: str, doc: str | None, space: Space, *, bank_residu
     main.__doc__ = doc
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command()(main)
-    run_app(app)
+    run_app(app, "the same command with --resume continues")
 
 
 def newest(paths: Paths, experiment: str) -> str:
