@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
 import sqlite3
 import subprocess
 from dataclasses import dataclass
@@ -13,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from services import MlflowServer, end, wait_until
+from services import MlflowServer, wait_until
 from sweeps_for_tests import SMALL, begin, call, lines_of, points_of
 
 from tract_ray.tracking import MlflowStore
@@ -54,7 +52,7 @@ class Sweeping:
 
     def table(self) -> list[tuple[int, str, str]]:
         """Optuna's trials: number, state and drawn values."""
-        database = sqlite3.connect(f"file:{self.folder / 'study.db'}?mode=ro", uri=True)
+        database = sqlite3.connect(self.folder / "study.db")  # may roll back what the kill left half written
         try:
             rows = database.execute(
                 "select number, state, param_value from trials join trial_params using (trial_id) "
@@ -82,7 +80,7 @@ def alive(processes: list[psutil.Process]) -> list[str]:
     return found
 
 
-def test_killed_resumed_interrupted_resumed(mlflow_server: MlflowServer, cache: Path, tmp_path: Path) -> None:
+def test_killed_and_resumed(mlflow_server: MlflowServer, cache: Path, tmp_path: Path) -> None:
     sweep = Sweeping(tmp_path, cache, mlflow_server.uri)
     store = MlflowStore(mlflow_server.uri, "mu_search")
 
@@ -104,29 +102,10 @@ def test_killed_resumed_interrupted_resumed(mlflow_server: MlflowServer, cache: 
     assert len(drawn) < 3 or drawn[2][1] == "RUNNING"
     assert call(*sweep.options, cache=cache).err.startswith("error: name: 'killed' is taken; add --resume")
 
-    # Resumed, and interrupted with Ctrl-C when the second has finished.
-    driver = sweep.begin("second", "--resume")
-    try:
-        wait_until((sweep.trial(1) / "result.json").exists, "no second result", 120, sweep.log("second"))
-        processes = family(driver)
-        os.kill(driver.pid, signal.SIGINT)
-        assert driver.wait(timeout=60) == 130, sweep.log("second").read_text()
-    finally:
-        end(driver, at_once=True)
-    said = sweep.log("second").read_text()
-    assert said.rstrip().endswith("interrupted; the same command with --resume continues")
-    assert "Traceback" not in said
-    wait_until(lambda: not alive(processes), "Ray outlived its driver", 60)
-    assert sweep.content(0) == first
-    assert sweep.table()[: len(drawn)] == [(n, sweep.table()[n][1], values) for n, _, values in drawn]
-    parent = store.sweep_run("killed", {})
-    assert store.client.get_run(parent).info.status in ("RUNNING", "KILLED")
-
     # Resumed to its end.
-    both = [sweep.content(number) for number in range(2)]
     ended = call(*sweep.options, "--resume", cache=cache)
     assert ended.status == 0, ended
-    assert [sweep.content(number) for number in range(2)] == both
+    assert sweep.content(0) == first
     assert [(number, state) for number, state, _ in sweep.table()] == [(n, "COMPLETE") for n in range(3)]
     assert len({values for _, _, values in sweep.table()}) == 3
     runs = store.client.search_runs([store.experiment_id], "tags.`tract_ray.sweep` = 'killed'")
