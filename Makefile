@@ -3,20 +3,21 @@ PYTHON ?= python3
 VENV ?= .venv
 PY = $(VENV)/bin/python
 STAMP = $(VENV)/.installed
-DEMO_ARGS ?= --trials 10 --samples 38400 --teacher-samples 384000
+DEMO_ARGS ?= --trials 10 --samples 38400 --teacher-samples 384000 --finish-anchors
 TEST_ARGS ?=
 
 export RAY_USAGE_STATS_ENABLED ?= 0
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
-.PHONY: help install demo science science-methods test lint clean
+.PHONY: help install demo science science-methods test test-slow lint clean
 
 help:
 	@echo "make install   create $(VENV) and install the package with everything it needs"
 	@echo "make demo      a mu search on the digits, from nothing to a table of results (5 minutes on 2 cores)"
 	@echo "make science   check the paper's findings on the digits (under 15 minutes)"
 	@echo "make science-methods   compare all methods on the digits (half an hour)"
-	@echo "make test      all tests; TEST_ARGS is passed on (TEST_ARGS='-m \"not cluster\"')"
+	@echo "make test      all tests but the slow ones; TEST_ARGS is passed on (TEST_ARGS='-m \"not cluster\"')"
+	@echo "make test-slow the others: a sweep killed ten times"
 	@echo "make lint      ruff and mypy"
 	@echo "make clean     remove caches and build products; runs and $(VENV) stay"
 
@@ -37,8 +38,12 @@ science: install
 science-methods: install
 	$(PY) -m tract_ray.science --part methods
 
+# Two processes: while one waits for servers and clusters to start, the other computes.
 test: install
-	$(PY) -m pytest $(TEST_ARGS)
+	$(PY) -m pytest -n 2 --dist loadfile $(TEST_ARGS)
+
+test-slow: install
+	$(PY) -m pytest -m slow $(TEST_ARGS)
 
 lint: install
 	$(PY) -m ruff check

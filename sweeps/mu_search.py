@@ -14,18 +14,39 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # so that a checkout works w
 
 import optuna
 
+from tract_ray.distillation import TractConfig, heuristic_mu
+from tract_ray.training import RunConfig
 from tract_ray.tuning.cli import sweep_command
+from tract_ray.tuning.options import Options
 from tract_ray.tuning.space import Space
+
+MU_S = (0.0, 0.1, 0.5, 0.9, 0.95, 0.99, 0.999)
+RESIDUALS = (0.1, 1e-2, 1e-3, 1e-4)
+BANK_ONLY = (0.3, 1e-6, 1e-12)
+ANCHORS = tuple(
+    {"mu_s_level": MU_S.index(mu), "mu_i_level": RESIDUALS.index(1e-3)} for mu in (0.5, 0.0, 0.9, 0.99, 0.999)
+)
 
 
 def suggest(trial: optuna.Trial) -> dict[str, Any]:
-    """mu_s by its rate 1 - mu_s, and the residual that sets mu_i = residual^(1/N); both over orders of magnitude."""
-    rate = trial.suggest_float("mu_s_rate", 1e-3, 1.0, log=True)
-    residual = trial.suggest_float("mu_i_residual", 1e-6, 0.3, log=True)
-    return {"method.mu_s": 1 - rate, "method.mu_i_residual": residual}
+    """Levels of mu_s, dense where it matters, and of the residual that sets mu_i = residual^(1/N).
+
+    Levels, because trials of one mu_s share their first phase whatever their mu_i, as its bank has all of them.
+    """
+    mu_s = MU_S[trial.suggest_int("mu_s_level", 0, len(MU_S) - 1)]
+    residual = RESIDUALS[trial.suggest_int("mu_i_level", 0, len(RESIDUALS) - 1)]
+    return {"method.mu_s": mu_s, "method.mu_i_residual": residual}
 
 
-ANCHORS = tuple({"mu_s_rate": rate, "mu_i_residual": 1e-3} for rate in (0.5, 1.0, 0.1, 0.01, 1e-3))
+def plan(options: Options) -> tuple[Space, RunConfig]:
+    """TRACT, with a bank of every mu_i that a trial may ask for and of no average at all."""
+    method = options.method(time_schedule=options.schedule())
+    assert isinstance(method, TractConfig)
+    lengths = {phase.steps for phase in method.phases()}
+    bank = {0.0, *(heuristic_mu(r, steps) for r in (*RESIDUALS, *BANK_ONLY) for steps in lengths)}
+    banked = options.method(time_schedule=options.schedule(), mu_i_bank=tuple(sorted(bank)), mu_i_bank_phases="all")
+    return Space(suggest, ANCHORS), options.run(banked, per_phase=4)
+
 
 if __name__ == "__main__":
-    sweep_command("mu_search", __doc__, Space(suggest, ANCHORS), bank_residuals=(0.3, 0.1, 1e-2, 1e-4, 1e-6, 1e-12))
+    sweep_command("mu_search", __doc__, plan)

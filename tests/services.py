@@ -143,7 +143,7 @@ class RayCluster:
     jobs: str = ""
 
     def start(self) -> RayCluster:
-        gcs, dashboard, *agents = free_ports(2 + 3 * len(self.cpus))
+        gcs, dashboard, client, *agents = free_ports(3 + 3 * len(self.cpus))
         self.address, self.jobs = f"127.0.0.2:{gcs}", f"http://127.0.0.1:{dashboard}"
         for number, cpus in enumerate(self.cpus):
             command = [BIN / "ray", "start", "--block", f"--node-ip-address=127.0.0.{2 + number}", f"--num-cpus={cpus}"]
@@ -155,6 +155,7 @@ class RayCluster:
             if number == 0:
                 command += ["--head", f"--port={gcs}"]
                 command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
+                command += [f"--ray-client-server-port={client}"]
             else:
                 command += [f"--address={self.address}"]
             log = self.folder.with_name(f"ray-node-{number}.log")

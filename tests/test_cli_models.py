@@ -142,8 +142,10 @@ def test_an_imported_teacher_samples_and_distils(
     run("sample", teacher, "--steps", 8, "--count", 4, "--out", tmp_path / "grid.png", "--device", "cpu")
     assert (tmp_path / "grid.png").stat().st_size > 0
     distil = ["distill", "--teacher", teacher, "--time-schedule", "4,1", "--samples", 64, "--batch", 16, "--json"]
-    run(*distil, "--evaluation-samples", 60, "--out", student, "--storage", tmp_path / "runs", "--device", "cpu")
+    scored = ["--evaluation-samples", 60, "--rung-samples", 20]
+    run(*distil, *scored, "--out", student, "--storage", tmp_path / "runs", "--device", "cpu")
     found = load_model(student / "student")
+    assert found.about["config"]["evaluation"]["rung_samples"] == 20
     assert (found.steps, found.num_classes, found.denoiser.prediction) == (1, 10, "edm")
     assert found.network.options == to_dict(SIZES["edm_8x8"])
 
@@ -162,6 +164,10 @@ def test_the_recipe_is_for_the_teachers_data(tmp_path: Path, monkeypatch: pytest
     assert refusal("distill", "--teacher", tmp_path / "teacher", "--device", "cpu") == "enough"
     assert configs[0].teacher.dataset == "cifar10"
     assert configs[0].method == TractConfig()
+
+
+def test_a_setting_is_not_left_out_silently() -> None:
+    assert refusal("distill", "--set", "mu_i=null") == "set: 'mu_i=null' would be left out; give a value"
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "ancestral"])

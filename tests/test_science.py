@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tract_ray.science import Claim, references_of, run_arms, tract_arms, tract_claims
+from tract_ray.science import (
+    Claim,
+    method_arms,
+    method_claims,
+    references_of,
+    run_arms,
+    tract_arms,
+    tract_claims,
+)
 from tract_ray.training import Paths
 from tract_ray.training.recipes import teacher_recipe
 
@@ -24,3 +32,26 @@ def test_a_claim_can_fail() -> None:
     assert (student.ratio, average.ratio, phases.ratio) == (0.1, 1.7, 2.1)
     assert (student.holds, average.holds, phases.holds) == (False, False, True)
     assert Claim("", 0.08, 0.08, at_most=True).holds
+
+
+def test_the_methods_claims_are_about_what_is_measured() -> None:
+    arms = method_arms([0])
+    claims = method_claims(dict.fromkeys([*arms, *references_of("methods", arms)], 1.0))
+    assert [claim.ratio for claim in claims] == [1.0] * 9
+    assert [claim.bound is not None for claim in claims] == [True] * 6 + [False] * 3
+    assert Claim("", 2.0).holds
+
+
+def test_methods_are_compared_at_equal_samples_from_the_same_teacher() -> None:
+    runs = {name: run for name, (run, _) in method_arms([0]).items()}
+    together = [
+        ["TRACT", "BTD", "BTD, annealed", "consistency", "regression", "regression, equal calls"],
+        ["TRACT, twice as long", "moment matching, 1 step", "moment matching, 8 steps"],
+    ]
+    for names in together:
+        assert len({(runs[name].method.samples, runs[name].teacher.training) for name in names}) == 1
+    assert runs["KD: small from big"].method == runs["small from small"].method
+    assert runs["KD: small from big"].student == runs["small from small"].teacher.network
+    tract, btd = runs["TRACT"].method, runs["BTD"].method
+    for setting in ("batch", "lr", "lr_decay", "clip_norm", "weighting", "mu_i", "mu_i_residual"):
+        assert getattr(tract, setting) == getattr(btd, setting), setting

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from tract_ray import cli_lists, cli_models
+from tract_ray import cli_lists, cli_models, cli_reconstruct
 from tract_ray.config import InputError, config_hash, parse_count, require, to_dict
 from tract_ray.data import load_dataset
 from tract_ray.evaluation import Evaluator, fixed_noise, save_grid
@@ -120,6 +120,7 @@ def distill(
     mu_i_bank: Annotated[str | None, typer.Option(help="Further mu_i to score: 0,0.9,0.99.")] = None,
     settings: Setting = None,
     evaluation_samples: Annotated[int, typer.Option(help="Images that score the student.")] = 4000,
+    rung_samples: Annotated[int, typer.Option(help="Images that score it on the way, twice in each phase.")] = 1000,
     features: Annotated[str, typer.Option(help="classifier, inception_clean or inception_legacy.")] = "",
     seed: Annotated[int, typer.Option(help="Seed.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; the same one continues it.")] = None,
@@ -151,7 +152,7 @@ def distill(
         method=method_recipe(method, dataset, **changes),
         student=NetworkConfig(name=student) if student else None,
         student_from=student_from,
-        evaluation=EvaluationConfig(samples=evaluation_samples, features=features),
+        evaluation=EvaluationConfig(samples=evaluation_samples, rung_samples=rung_samples, features=features),
         seed=seed,
     )
     folder = out or paths.storage / "distill" / f"{method}-{config_hash(run)}"
@@ -218,19 +219,19 @@ def evaluate(
     """Score a model; the result is JSON."""
     worker, paths = _worker(device, threads), Paths.at(storage, data_root)
     model = load_model(checkpoint).to(worker.device)
-    config = EvaluationConfig(features=features, samples=samples, seed=seed)
+    config, count = EvaluationConfig(features=features, samples=samples, seed=seed), model.check_steps(steps)
     name = dataset or model.dataset
     data = load_dataset(name, data_root).to(worker.device)
     require(data.shape == model.shape, "dataset", f"{name} has images {data.shape}, the model makes {model.shape}")
     evaluator = Evaluator(
         data, config.extractor(name), paths.cache, seed=seed, device=worker.device, conditional=model.num_classes > 0
     )
-    count = model.check_steps(steps)
     distance = evaluator.distance(lambda noise, labels: model.sample(noise, labels, count), samples)
     print(json.dumps({**evaluator.describe(samples), "steps": count or model.steps, "distance": distance}, indent=2))
 
 
 app.add_typer(cli_models.app)
+app.add_typer(cli_reconstruct.app)
 app.add_typer(cli_lists.app)
 
 
@@ -269,6 +270,7 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
             value = json.loads(text)
         except json.JSONDecodeError:
             value = text
+        require(value is not None, "set", f"{pair!r} would be left out; give a value")
         found[name.strip()] = tuple(value) if isinstance(value, list) else value
     return found
 

@@ -87,4 +87,7 @@ def _list(title: str, rows: list[dict[str, Any]], as_json: bool) -> None:
         print(json.dumps(rows, indent=2))
         return
     shown = [{k: "x".join(map(str, v)) if isinstance(v, list) else v for k, v in row.items()} for row in rows]
-    print_table(Console(highlight=False), title, shown, right=("parameters", "images", "classes"))
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 200  # a line a row: for grep
+    print_table(console, title, shown, right=("parameters", "images", "classes"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tract_ray.config import InputError
+from tract_ray.config import InputError, require
 
 
 @contextmanager
@@ -41,6 +42,12 @@ def atomic_folder(folder: Path, *, keep: bool = False) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def require_writable(folder: Path, field: str) -> None:
+    """Raise `InputError` unless `folder`, or what of its path exists, can be written to."""
+    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    require(there.is_dir() and os.access(there, os.W_OK), field, f"{there} is not a writable folder")
 
 
 def write_text(path: Path, text: str) -> None:

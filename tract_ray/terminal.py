@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 import typer
@@ -63,7 +63,7 @@ class Progress:
                 self._printed = self.started
             self.note = note if note is not None else self.note
             if self._live:
-                self._live.update(self.line())
+                self._live.update(self.line(self.console.width))
             elif time.monotonic() - self._printed >= LOG_SECONDS:
                 self._printed = time.monotonic()
                 self.console.print(self.line())
@@ -76,20 +76,24 @@ class Progress:
         """A line that stays."""
         self.console.print(text)
 
-    def line(self) -> str:
-        """`mu search  45%  27,000 of 60,000 images  3,120/s  0:11 left  best 4.85`."""
+    def line(self, width: int | None = None) -> str:
+        """`mu search  45%  27,000 of 60,000 images  3,120/s  0:11 left  best 4.85`; without the counts where it must
+        fit into fewer columns, which would cut off the best.
+        """
         seen, elapsed = sum(self.done.values()), time.monotonic() - self.started
         rate = (seen - (self._first or 0)) / max(elapsed, 1e-6)
-        left = duration((self.total - seen) / rate) if rate > 0 else "?"
-        text = f"{self.title}  {min(1.0, seen / self.total):4.0%}  {seen:,} of {self.total:,} {self.unit}"
-        return f"{text}  {rate:,.0f}/s  {left} left  {self.note}".rstrip()
+        left = duration(max(0, self.total - seen) / rate) if rate > 0 else "?"
+        part, counts = f"{self.title}  {min(1.0, seen / self.total):4.0%}", f"{seen:,} of {self.total:,} {self.unit}"
+        rest = f"{rate:,.0f}/s  {left} left  {self.note}".rstrip()
+        whole = f"{part}  {counts}  {rest}"
+        return whole if width is None or len(whole) <= width else f"{part}  {rest}"
 
 
-def print_table(console: Console, title: str, rows: list[Mapping[str, Any]], right: tuple[str, ...] = ()) -> None:
+def print_table(console: Console, title: str, rows: Sequence[Mapping[str, Any]], right: tuple[str, ...] = ()) -> None:
     """Rows as a table; columns are the first row's keys."""
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for number, column in enumerate(rows[0]):
-        table.add_column(column, justify="right" if column in right else "left", no_wrap=number == 0)
+        table.add_column(column, justify="right" if column in right else "left", no_wrap=number == 0, overflow="fold")
     for row in rows:
         table.add_row(*("" if value is None else escape(str(value)) for value in row.values()))
     console.print(table)

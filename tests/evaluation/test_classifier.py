@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -50,11 +52,11 @@ def test_the_first_of_two_at_once_stays(tmp_path: Path, short: None, monkeypatch
     """Another process may be reading it at that moment."""
     data, train = load_dataset("digits"), classifier._train
 
-    def overtaken(network: classifier.SmallClassifier, dataset: Dataset) -> float:
+    def overtaken(network: classifier.SmallClassifier, dataset: Dataset, recipe: Mapping[str, float]) -> float:
         monkeypatch.setattr(classifier, "_train", train)
         trained_classifier(dataset, tmp_path)
         inodes.extend(file.stat().st_ino for file in tmp_path.rglob("model.safetensors"))
-        return train(network, dataset)
+        return train(network, dataset, recipe)
 
     inodes: list[int] = []
     monkeypatch.setattr(classifier, "_train", overtaken)
@@ -88,3 +90,10 @@ def test_images_without_classes(tmp_path: Path) -> None:
     data = Dataset("folder:x@8", torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64), 1)
     with pytest.raises(InputError, match=r"^features: folder:x@8 has no labels"):
         trained_classifier(data, tmp_path)
+
+
+def test_many_images_are_learned_from_for_longer(tmp_path: Path, short: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classifier, "MANY", 1796)
+    trained_classifier(load_dataset("digits"), tmp_path)
+    (file,) = tmp_path.rglob("config.json")
+    assert json.loads(file.read_text())["recipe"]["steps"] == 150

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tract_ray.config import InputError
 from tract_ray.data import Dataset, load_dataset
 from tract_ray.evaluation import build_extractor
-from tract_ray.evaluation.features import INCEPTION_FILE
+from tract_ray.evaluation.features import INCEPTION_FILE, classifier_metric
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")  # the published file is a TorchScript
 
@@ -114,3 +114,17 @@ def test_damaged_weights(inception: Path, data: Dataset) -> None:
 def test_unknown_extractor(data: Dataset, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^features: unknown 'inception'; did you mean 'inception_"):
         build_extractor("inception", data, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "metric"),
+    [
+        ("digits", "fid_digits"),
+        ("digits16", "fid_digits16"),
+        ("cifar10", "fid_classifier_cifar10"),
+        ("folder:data/cifar10@16", "fid_classifier_cifar10_16"),
+        ("folder:my photos.zip@32", "fid_classifier_my_photos_32"),
+    ],
+)
+def test_no_classifier_s_distance_is_taken_for_inception_s(dataset: str, metric: str) -> None:
+    assert classifier_metric(dataset) == metric

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -41,7 +42,9 @@ def test_runs_are_found_again(store: MlflowStore) -> None:
     assert run.data.tags["mlflow.parentRunId"] == parent
     assert run.info.run_name == "trial-0000"
     assert run.info.status == "RUNNING"
-    assert other.client.get_run(parent).data.tags["mlflow.note.content"] == "Which mu?"
+    tags = other.client.get_run(parent).data.tags
+    assert tags["mlflow.note.content"] == "Which mu?"
+    assert Path(tags["mlflow.source.name"]).name == Path(sys.argv[0]).name
 
 
 def test_a_run_whose_parameters_did_not_arrive_gets_them(store: MlflowStore) -> None:
@@ -147,6 +150,9 @@ def test_the_default_is_a_file_of_the_project(monkeypatch: pytest.MonkeyPatch, t
     assert tracking_uri(None, tmp_path) == "http://127.0.0.1:5000"
     assert tracking_uri("sqlite:////own.db", tmp_path) == "sqlite:////own.db"
     assert ui_command("http://127.0.0.1:5000") == "http://127.0.0.1:5000"
+    page = "http://127.0.0.1:5000/#/experiments/7/runs?workflowType=machine_learning"
+    assert ui_command("http://127.0.0.1:5000/", "7") == page
+    assert ui_command("sqlite:///own.db", "7").endswith(f"--backend-store-uri sqlite:///own.db  # and open {page}")
     assert ui_command("sqlite:////my data/own.db").endswith(
         "mlflow ui --host 127.0.0.1 --backend-store-uri 'sqlite:////my data/own.db'"
     )

@@ -7,7 +7,7 @@ import pytest
 from tract_ray.evaluation import classifier
 from tract_ray.training import Paths, train_teacher
 
-from runs import paths_at, tiny_run  # isort: skip (beside this file)
+from runs import paths_at, tiny_run, without_stages  # isort: skip (beside this file)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -17,8 +17,14 @@ def short_classifier() -> None:
 
 
 @pytest.fixture(scope="session")
-def paths(tmp_path_factory: pytest.TempPathFactory, short_classifier: None) -> Paths:
+def trained(tmp_path_factory: pytest.TempPathFactory, short_classifier: None) -> Paths:
     """A cache with the tiny teacher in it."""
     folder: Path = tmp_path_factory.mktemp("storage")
     train_teacher(tiny_run().teacher, paths_at(folder))
     return paths_at(folder)
+
+
+@pytest.fixture
+def paths(trained: Paths, tmp_path_factory: pytest.TempPathFactory) -> Paths:
+    """The same teacher in a cache without any stage: nothing that another test has trained is found."""
+    return without_stages(trained, tmp_path_factory.mktemp("paths"))

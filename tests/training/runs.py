@@ -26,6 +26,14 @@ def paths_at(folder: Path) -> Paths:
     return Paths(folder / "runs", folder / "cache")
 
 
+def without_stages(paths: Paths, folder: Path) -> Paths:
+    """Paths at `folder` whose cache shares the teachers of `paths`, and nothing else."""
+    own = paths_at(folder)
+    own.cache.mkdir(parents=True)
+    (own.cache / "teachers").symlink_to(paths.cache / "teachers")
+    return own
+
+
 def content_of(folder: Path) -> dict[str, Any]:
     """All of a finished run that must not depend on how often it was interrupted."""
     lines = [json.loads(line) for line in (folder / "record.jsonl").read_text().splitlines()]
@@ -37,6 +45,8 @@ def content_of(folder: Path) -> dict[str, Any]:
     return {
         "weights": (folder / "student" / "model.safetensors").read_bytes(),
         "record": lines,
-        "result": {k: v for k, v in result.items() if k not in ("seconds", "student")},
+        "result": {
+            k: v for k, v in result.items() if k not in ("seconds", "device_seconds", "seconds_per_image", "student")
+        },
         "pictures": pictures,
     }

@@ -50,9 +50,9 @@ def dropout_run() -> RunConfig:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(dropout_run: RunConfig, paths: Paths, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def uninterrupted(dropout_run: RunConfig, trained: Paths, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("whole")
-    run_distillation(dropout_run, paths, folder)
+    run_distillation(dropout_run, trained, folder)
     return content_of(folder)
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,11 +34,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, cache: Path, checkout: Pat
     """Two nodes of two CPUs. The head was started in the checkout, with its environment activated."""
     import os
 
-    # Sockets lie in Ray's folder, and their paths may have 107 bytes.
-    folder = Path(tmp_path_factory.mktemp("r"))
+    # Sockets lie in Ray's folder, and their paths may have 107 bytes: pytest's own folders are too deep.
+    folder = Path(tempfile.mkdtemp(prefix="ray-")) / "r"
+    folder.mkdir()
     env = {"PATH": f"{BIN}:{os.environ['PATH']}", "TRACT_RAY_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
     cluster = RayCluster(folder, checkout, env)
     try:
         yield cluster.start()
     finally:
         cluster.stop()
+        shutil.rmtree(folder.parent, ignore_errors=True)

@@ -2,51 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import os
-import runpy
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import ray
+from commands import Called, call_script
 from services import ROOT, start
 
 SCRIPT = ROOT / "sweeps" / "mu_search.py"
-SMALL = "--teacher-samples 1280 --samples 512 --time-schedule 8,4,1 --evaluation-samples 100 --features classifier"
-
-
-@dataclass(frozen=True)
-class Called:
-    """How a command ended."""
-
-    status: int
-    out: str
-    err: str
+SMALL = (
+    "--teacher-samples 1280 --samples 512 --time-schedule 8,4,1 "
+    "--evaluation-samples 100 --features classifier --finish-anchors"
+)
 
 
 def call(*arguments: str | Path, script: Path = SCRIPT, cache: Path | None = None) -> Called:
-    """`python sweeps/mu_search.py …` in this process: the same code, without the seconds that imports take."""
-    out, err, status = io.StringIO(), io.StringIO(), 0
-    environment = {"TRACT_RAY_CACHE": str(cache)} if cache else {}
-    with (
-        mock.patch.object(sys, "argv", [str(script), *map(str, arguments)]),
-        mock.patch.dict(os.environ, environment),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-    ):
-        try:
-            runpy.run_path(str(script), run_name="__main__")
-        except SystemExit as end:
-            status = end.code if isinstance(end.code, int) else int(end.code is not None)
-        finally:
-            ray.shutdown()
-    return Called(status, out.getvalue(), err.getvalue())
+    """`python sweeps/mu_search.py …` in this process."""
+    try:
+        return call_script(script, *arguments, env={"TRACT_RAY_CACHE": str(cache)} if cache else {})
+    finally:
+        ray.shutdown()
 
 
 def begin(log: Path, cache: Path, *arguments: str | Path) -> subprocess.Popen[bytes]:

@@ -9,8 +9,18 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from tract_ray.tuning.plots import bank_response, history, importance_bars, plots, response
+from tract_ray.tuning.plots import (
+    bank_response,
+    error_bars,
+    history,
+    importance_bars,
+    intervals,
+    pareto,
+    plots,
+    response,
+)
 from tract_ray.tuning.results import TrialRow
+from tract_ray.tuning.statistics import interval
 
 
 def row(number: int, status: str, mu_s: float, distance: float | None, bank: Sequence[float] = ()) -> TrialRow:
@@ -92,6 +102,47 @@ def test_importances() -> None:
     bars = importance_bars({"rate": 0.7, "residual": 0.3}).axes[0].patches
     assert [bar.get_width() for bar in bars] == [0.3, 0.7]
     assert [text.get_text() for text in importance_bars({}).axes[0].texts] == ["too few finished trials"]
+
+
+def test_the_front_is_joined_and_named() -> None:
+    costs = {"large": (5.0, 60e6), "middle": (6.0, 20e6), "waste": (7.0, 60e6), "small": (9.0, 5e6)}
+    axes = pareto(costs, "fid_digits", "parameters").axes[0]
+    others, front = ([tuple(p) for p in np.asarray(c.get_offsets()).tolist()] for c in axes.collections)
+    assert others == [(60e6, 7.0)]
+    assert front == [(5e6, 9.0), (20e6, 6.0), (60e6, 5.0)]
+    assert [list(v) for v in (axes.lines[0].get_xdata(), axes.lines[0].get_ydata())] == [
+        [5e6, 20e6, 60e6],
+        [9.0, 6.0, 5.0],
+    ]
+    assert [text.get_text() for text in axes.texts] == ["small", "middle", "large"]
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_xscale()) == ("parameters", "fid_digits", "log")
+    assert not pareto({}, "fid_digits", "parameters").axes[0].texts
+
+
+def test_intervals_are_as_wide_as_they_are() -> None:
+    values = {"mu_s 0.5": interval([5.0, 6.0, 7.0]), "mu_s 0": interval([9.0]), "mu_s 0.9": interval([6.0, 6.5])}
+    axes = intervals(values, "fid_digits").axes[0]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["mu_s 0", "mu_s 0.9", "mu_s 0.5"]  # best on top
+    for y, name in enumerate(("mu_s 0", "mu_s 0.9", "mu_s 0.5")):
+        found = axes.containers[y]
+        (bar,) = found[2]
+        ends = bar.get_segments()[0].tolist()
+        expected = [[values[name].low, y], [values[name].high, y]] if values[name].count > 1 else []
+        assert ends == [pytest.approx(end) for end in expected]
+        assert found[0].get_xdata()[0] == values[name].mean
+    assert len(axes.containers) == 3
+    shade = axes.patches[0].get_extents()
+    left, right = axes.transData.inverted().transform([(shade.x0, 0), (shade.x1, 0)])[:, 0]
+    assert (left, right) == (pytest.approx(values["mu_s 0.5"].low), pytest.approx(values["mu_s 0.5"].high))
+    assert axes.get_xlabel() == "fid_digits, mean and 95% interval over seeds"
+
+
+def test_error_bars_stand_upright_in_a_response() -> None:
+    axes = response(ROWS, "method.mu_s", "fid_digits").axes[0]
+    error_bars(axes, [0.5], [interval([5.0, 7.0])])
+    ((low, high),) = (bar.get_segments()[0].tolist() for bar in axes.containers[0][2])
+    assert [low[0], high[0]] == [0.5, 0.5]
+    assert [low[1], high[1]] == [pytest.approx(interval([5.0, 7.0]).low), pytest.approx(interval([5.0, 7.0]).high)]
 
 
 def test_all_figures_of_a_sweep(tmp_path_factory: pytest.TempPathFactory) -> None:

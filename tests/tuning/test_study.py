@@ -14,7 +14,7 @@ from studies import RUN, RUNGS, SPACE, Driver
 from tract_ray.config import InputError, from_dict
 from tract_ray.training import RunConfig
 from tract_ray.tuning.results import finished, read_rows
-from tract_ray.tuning.study import open_study, rungs
+from tract_ray.tuning.study import Search, open_study, rungs
 
 
 def test_anchors_are_first_and_are_what_was_given(tmp_path: Path) -> None:
@@ -37,8 +37,8 @@ def test_a_sweep_of_fewer_trials_than_anchors(tmp_path: Path) -> None:
     assert driver.states() == {0: TrialState.COMPLETE}
 
 
-def test_trials_compete_from_the_end_of_the_first_phase_on() -> None:
-    """Marks are at 256, 512, 768 and 1024 images; half of phase 1 tells nothing."""
+def test_trials_compete_in_the_last_phase() -> None:
+    """Marks are at 256, 512, 768 and 1024 images; those of phase 1 tell nothing."""
     assert rungs(RUN) == RUNGS
 
 
@@ -61,7 +61,7 @@ def test_successive_halving(tmp_path: Path) -> None:
     assert driver.states() == {n: TrialState.PRUNED if n == 4 else TrialState.COMPLETE for n in range(6)}
     pruned = driver.study.trials[4]
     assert pruned.intermediate_values == {1: 45.0}
-    assert pruned.user_attrs["samples"] == RUNGS[0]
+    assert pruned.user_attrs["costs"]["0"]["samples"] == RUNGS[0]
     assert driver.study.best_trial.number == 2
     assert [t.number for t in driver.study.best_trials] == [2]
 
@@ -90,7 +90,7 @@ def test_a_stopped_trial_is_not_finished(tmp_path: Path) -> None:
     assert [(r.status, r.distance, r.samples, r.anchor) for r in rows] == [
         ("finished", 5.0, 1024, True),
         ("running", None, 0, True),
-        ("stopped early", None, 0, False),
+        ("stopped early", None, 512, False),
     ]
     assert [r.name for r in finished(rows)] == ["trial-0000"]
     assert driver.study.best_value == 5.0
@@ -112,7 +112,7 @@ def test_resume_hands_out_the_unfinished_first(tmp_path: Path) -> None:
     first = Driver(tmp_path / "study.db", trials=6)
     before = [t for t in (first.ask() for _ in range(4)) if t]
     first.finish(before[0][0], 1.0)
-    first.report(before[2][0], 512, 7.0)
+    first.report(before[2][0], RUNGS[0], 7.0)
     changes = [trial.user_attrs["changes"] for trial in first.study.trials]
 
     second = Driver(tmp_path / "study.db", trials=6)
@@ -175,10 +175,10 @@ def test_a_resumed_search_draws_no_trial_twice(tmp_path: Path) -> None:
 def test_a_damaged_study(tmp_path: Path) -> None:
     (tmp_path / "study.db").write_text("not a database, whatever its name says")
     with pytest.raises(InputError, match=r"^storage: .*study.db is not a readable study \("):
-        open_study(tmp_path / "study.db", "sweep", SPACE, seed=0, trials=1)
+        open_study(tmp_path / "study.db", "sweep", SPACE, Search())
 
 
 def test_a_study_of_another_sweep(tmp_path: Path) -> None:
     optuna.create_study(study_name="other", storage=f"sqlite:///{tmp_path / 'study.db'}")
     with pytest.raises(InputError, match=r"^storage: .*study.db is not a readable study \("):
-        open_study(tmp_path / "study.db", "sweep", SPACE, seed=0, trials=1)
+        open_study(tmp_path / "study.db", "sweep", SPACE, Search())

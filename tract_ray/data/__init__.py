@@ -2,6 +2,6 @@
 
 from tract_ray.data.dataset import Dataset
 from tract_ray.data.order import sample_indices
-from tract_ray.data.registry import DatasetInfo, dataset_info, datasets, load_dataset
+from tract_ray.data.registry import DatasetInfo, check_dataset, dataset_info, datasets, load_dataset
 
-__all__ = ["Dataset", "DatasetInfo", "dataset_info", "datasets", "load_dataset", "sample_indices"]
+__all__ = ["Dataset", "DatasetInfo", "check_dataset", "dataset_info", "datasets", "load_dataset", "sample_indices"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from tract_ray.config import InputError, choose
+from tract_ray.config import InputError, choose, require
 from tract_ray.data.cifar10 import load_cifar10
 from tract_ray.data.dataset import Dataset
 from tract_ray.data.digits import load_digits_8, load_digits_16
@@ -72,6 +72,13 @@ def dataset_info(name: str) -> DatasetInfo:
         return datasets[choose("dataset", name, datasets)]
     except InputError as error:
         raise InputError(f"{error}, or folder:PATH@SIZE for images on disk") from None
+
+
+def check_dataset(name: str) -> None:
+    """Raise `InputError` where the folder or zip that `folder:PATH@SIZE` names is not there."""
+    if name.startswith(FOLDER_PREFIX):
+        path, _ = parse_folder(name)
+        require(path.exists(), "dataset", f"{path} does not exist")
 
 
 @lru_cache(maxsize=2)

@@ -11,11 +11,15 @@ from tract_ray.distillation.moment_matching import MomentMatching, MomentMatchin
 from tract_ray.distillation.moment_matching_instant import InstantMomentMatching, InstantMomentMatchingConfig
 from tract_ray.distillation.phases import Phase, lay_out_phases, parse_time_schedule
 from tract_ray.distillation.progressive import Progressive, ProgressiveConfig
+from tract_ray.distillation.reconstruction import Snapshot, coefficients, predicted_error, propose, reconstruct
+from tract_ray.distillation.recorder import AverageFolder, AverageRecorder
 from tract_ray.distillation.regression import Regression, RegressionConfig
 from tract_ray.distillation.tract import Tract, TractConfig, TractEDM, TractEDMConfig
 
 __all__ = [
     "EMA",
+    "AverageFolder",
+    "AverageRecorder",
     "Batch",
     "Consistency",
     "ConsistencyConfig",
@@ -36,10 +40,12 @@ __all__ = [
     "ProgressiveConfig",
     "Regression",
     "RegressionConfig",
+    "Snapshot",
     "Tract",
     "TractConfig",
     "TractEDM",
     "TractEDMConfig",
+    "coefficients",
     "copy_shared_layers",
     "derive_seed",
     "heuristic_mu",
@@ -47,4 +53,7 @@ __all__ = [
     "methods",
     "num_classes",
     "parse_time_schedule",
+    "predicted_error",
+    "propose",
+    "reconstruct",
 ]

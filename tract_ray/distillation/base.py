@@ -5,14 +5,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from tract_ray.config import require
+from tract_ray.config import choose, require, to_dict
 from tract_ray.diffusion import Denoiser, GuidedDenoiser, KarrasVE, ddim_step, heun_step, loss_weight
 from tract_ray.distillation.ema import EMA, EMABank, heuristic_mu
 from tract_ray.distillation.method import Batch, Method, MethodConfig, num_classes, require_teacher, squared_error
 from tract_ray.distillation.phases import Phase
+from tract_ray.distillation.reconstruction import propose
+from tract_ray.distillation.recorder import AverageFolder, AverageRecorder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,26 +24,44 @@ class DistillationConfig(MethodConfig):
     """What every distillation is told.
 
     `mu_i` is the inference average, which also becomes the next phase's teacher; None takes the heuristic
-    `mu_i_residual^(1/N)`, N the optimiser steps of the phase. `mu_i_bank` lists further averages that the last phase
-    carries and every evaluation scores. `guidance` is the teacher's classifier-free guidance, 1 for none.
+    `mu_i_residual^(1/N)`, N the optimiser steps of the phase; `mu_i_last` is that of the last phase alone. `mu_i_bank`
+    lists further averages that the last phase carries and every evaluation scores; `mu_i_bank_phases` "all" lets every
+    phase carry them, so that runs that differ in mu_i only share their phases as far as they can. `mu_i_snapshots` > 0
+    stores averages at so many steps of the last phase, from which any other mu_i is made afterwards
+    (`reconstruction.py`); it carries three further averages. `guidance` is the teacher's classifier-free guidance, 1
+    for none.
     """
 
     mu_i: float | None = None
+    mu_i_last: float | None = None
     mu_i_residual: float = 1e-3
     mu_i_bank: tuple[float, ...] = ()
+    mu_i_bank_phases: str = "last"
+    mu_i_snapshots: int = 0
     guidance: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.mu_i is None or 0 <= self.mu_i < 1, "mu_i", f"must be in [0, 1), got {self.mu_i}")
+        for name in ("mu_i", "mu_i_last"):
+            mu = getattr(self, name)
+            require(mu is None or 0 <= mu < 1, name, f"must be in [0, 1), got {mu}")
         for mu in self.mu_i_bank:
             require(0 <= mu < 1, "mu_i_bank", f"every value must be in [0, 1), got {mu}")
+        require(self.mu_i_snapshots >= 0, "mu_i_snapshots", f"must not be negative, got {self.mu_i_snapshots}")
         require(0 < self.mu_i_residual < 1, "mu_i_residual", f"must be in (0, 1), got {self.mu_i_residual}")
+        choose("mu_i_bank_phases", self.mu_i_bank_phases, ("last", "all"))
         require(self.guidance >= 0, "guidance", f"must not be negative, got {self.guidance}")
 
     def inference_mu(self, phase: Phase) -> float:
         """mu_i of `phase`: the given value, or the heuristic."""
+        if self.mu_i_last is not None and phase.index == len(self.phases()) - 1:
+            return self.mu_i_last
         return self.mu_i if self.mu_i is not None else heuristic_mu(self.mu_i_residual, phase.steps)
+
+    def carried_mus(self, phase: Phase) -> list[float]:
+        """Mu of every inference average that `phase` carries."""
+        banked = self.mu_i_bank_phases == "all" or phase.index == len(self.phases()) - 1
+        return sorted({self.inference_mu(phase), *(self.mu_i_bank if banked else ())})
 
 
 class Distillation(Method):
@@ -51,6 +73,21 @@ class Distillation(Method):
 
     config: DistillationConfig
     student_restarts: bool = True  # every phase starts from the new teacher's weights
+    layout: ClassVar[tuple[str, ...]] = ()  # settings that say nothing but where phases begin and end
+
+    @classmethod
+    def determines(cls, config: DistillationConfig, phase: Phase, start: int, end: int) -> dict[str, Any]:
+        averages = ("mu_i", "mu_i_last", "mu_i_residual", "mu_i_bank", "mu_i_bank_phases", "mu_i_snapshots")
+        own = {k: v for k, v in to_dict(config).items() if k not in (*averages, *cls.layout)}
+        place = {"first": phase.index == 0, "longest": config.phases()[0].teacher_steps}
+        spans = {name: getattr(phase, name) for name in ("start", "steps", "teacher_steps", "student_steps")}
+        last = phase.index == len(config.phases()) - 1
+        carried = {"mu": config.carried_mus(phase), "snapshots": config.mu_i_snapshots if last else 0}
+        return {"method": own, "phase": place | spans, "steps": [start, end], "averages": carried}
+
+    @classmethod
+    def handover(cls, config: DistillationConfig, phase: Phase) -> float:
+        return config.inference_mu(phase)
 
     def __init__(self, config: DistillationConfig, teacher: Denoiser | None, student: nn.Module) -> None:
         super().__init__(config, teacher, student)
@@ -59,6 +96,8 @@ class Distillation(Method):
         self.trained = {"student": self.student}
         self.times = self.teacher.schedule.nodes(self.phases[0].teacher_steps)
         self.inference = EMABank(student, [config.inference_mu(self.phases[0])])
+        self.recorder: AverageRecorder | None = None
+        self.average_folder: AverageFolder | None = None
 
     def _guided(self, teacher: Denoiser) -> Denoiser:
         if self.config.guidance == 1:
@@ -77,10 +116,12 @@ class Distillation(Method):
             self.teacher.network.load_state_dict(weights)
 
     def set_phase(self, phase: Phase) -> None:
-        last = phase.index == len(self.phases) - 1
-        mus = [self.config.inference_mu(phase), *(self.config.mu_i_bank if last else ())]
         self.phase = phase
-        self.inference = EMABank(self.student.module, mus)
+        self.inference = EMABank(self.student.module, self.config.carried_mus(phase))
+        self.recorder = None
+        if phase.index == len(self.phases) - 1 and self.config.mu_i_snapshots:
+            updates = sum(self.active(step) == "student" for step in range(phase.steps))
+            self.recorder = AverageRecorder(self.student.module, propose(updates, self.config.mu_i_snapshots))
         if phase.index > 0:
             self.teacher = self.student.view_of(frozen_copy(self.student.module))
 
@@ -96,15 +137,23 @@ class Distillation(Method):
 
     def averages(self) -> dict[str, EMA]:
         """The averages that follow the student, by name."""
-        return {f"inference.{mu:.10f}": member for mu, member in self.inference.members.items()}
+        recorded = self.recorder.members if self.recorder else {}
+        return {f"inference.{mu:.10f}": member for mu, member in self.inference.members.items()} | {
+            f"recorded.{mu:.10f}": member for mu, member in recorded.items()
+        }
 
     def after_step(self, batch: Batch) -> None:
         for average in self.averages().values():
             average.update(self.student.module)
+        if self.recorder and self.average_folder:
+            self.recorder.store(self.student.module, self.average_folder)
+
+    def keep_averages(self, folder: Path) -> None:
+        self.average_folder = AverageFolder(folder)
 
     def candidates(self) -> dict[float, nn.Module]:
-        own = self.config.inference_mu(self.phase)
-        others = [mu for mu in self.inference.members if mu != own]
+        own, last = self.config.inference_mu(self.phase), self.phase.index == len(self.phases) - 1
+        others = [mu for mu in self.inference.members if mu != own and last]
         return {mu: self.inference[mu].network for mu in (own, *others)}
 
     def sampling_times(self, steps: int) -> Tensor:
@@ -115,6 +164,10 @@ class Distillation(Method):
     def modules(self) -> dict[str, nn.Module]:
         averages = {name: average.network for name, average in self.averages().items()}
         return {"teacher": self.teacher.network, "student": self.student.module, **averages}
+
+    def kept(self) -> set[str]:
+        restarts = self.student_restarts or self.phase.index == len(self.phases) - 1
+        return {f"inference.{mu:.10f}" for mu in self.inference.members} | (set() if restarts else {"student"})
 
     def counters(self) -> dict[str, int]:
         return {name: average.updates for name, average in self.averages().items()}

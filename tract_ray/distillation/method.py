@@ -10,13 +10,14 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from tract_ray.config import InputError, require
+from tract_ray.config import InputError, require, to_dict
 from tract_ray.diffusion import Denoiser, samplers, weightings
 from tract_ray.distillation.draws import Draws
 from tract_ray.distillation.phases import Phase
@@ -42,6 +43,10 @@ class MethodConfig:
         require(self.lr_decay in ("constant", "linear"), "lr_decay", f"constant or linear, got {self.lr_decay!r}")
         require(self.clip_norm > 0, "clip_norm", f"must be positive, got {self.clip_norm}")
         require(self.weighting in weightings, "weighting", f"one of {', '.join(weightings)}, not {self.weighting!r}")
+
+    def part_ends(self) -> tuple[int, ...]:
+        """Optimiser steps at which settings change within the run; none by default."""
+        return ()
 
     @property
     def steps(self) -> int:
@@ -90,6 +95,16 @@ class Method(ABC):
         self.phases = config.phases()
         self.phase = self.phases[0]
 
+    @classmethod
+    def determines(cls, config: Any, phase: Phase, start: int, end: int) -> dict[str, Any]:
+        """What determines the weights after steps `start … end - 1` of `phase`, beside those before and the seed."""
+        return {"method": to_dict(config), "phase": asdict(phase), "steps": [start, end]}
+
+    @classmethod
+    def handover(cls, config: Any, phase: Phase) -> float:
+        """The mu_i of the average that the next phase starts from."""
+        return 0.0
+
     def start_phase(self, phase: Phase) -> None:
         """What changes when `phase` begins, then `set_phase`. The loop makes fresh optimisers afterwards."""
         self.set_phase(phase)
@@ -109,6 +124,9 @@ class Method(ABC):
     def after_step(self, batch: Batch) -> None:  # noqa: B027 (a method without averages is fine)
         """Called after the optimiser: averages are taken here."""
 
+    def keep_averages(self, folder: Path) -> None:  # noqa: B027
+        """Write to `folder` what a method stores on its way beside checkpoints; only the leading worker calls this."""
+
     def optimizer(self, name: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         """A fresh optimiser for `trained[name]` at the start of a phase."""
         return torch.optim.Adam(parameters, lr=self.config.lr, fused=True)
@@ -126,6 +144,10 @@ class Method(ABC):
     @abstractmethod
     def modules(self) -> dict[str, nn.Module]:
         """Every network whose weights a checkpoint must hold."""
+
+    def kept(self) -> set[str]:
+        """Names of the `modules()` that matter once the phase is over: what a finished stage stores."""
+        return set(self.modules())
 
     def counters(self) -> dict[str, int]:
         """Whole numbers a checkpoint must hold beside the weights (numbers of EMA updates)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +18,18 @@ from tract_ray.distillation.phases import Phase, lay_out_phases, parse_time_sche
 
 @dataclass(frozen=True, kw_only=True)
 class TractConfig(DistillationConfig):
-    """TRACT's settings; defaults are the paper's for CIFAR-10. `mu_s` is the self-teacher's average."""
+    """TRACT's settings; defaults are the paper's for CIFAR-10. `mu_s` is the self-teacher's average.
+
+    `lr_path` and `mu_s_path` give a value for each of equal parts of the run, in place of `lr` and `mu_s`: what
+    population-based training finds (`tuning/population.py`).
+    """
 
     kind: ClassVar[str] = "tract"
     time_schedule: tuple[int, ...] = (1024, 32, 1)
     phase_shares: tuple[float, ...] = ()
     mu_s: float = 0.5
+    lr_path: tuple[float, ...] = ()
+    mu_s_path: tuple[float, ...] = ()
     student_init: str = "teacher"  # at every phase; or "continue": only the teacher changes, as in the authors' code
     clip_x0: bool = False  # in training targets, as the authors do; sampling always clips
     solver: str = "ddim"  # the first teacher's step; later teachers are students, which only ever take DDIM steps
@@ -31,7 +37,11 @@ class TractConfig(DistillationConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "time_schedule", parse_time_schedule(self.time_schedule))
-        require(0 <= self.mu_s < 1, "mu_s", f"must be in [0, 1), got {self.mu_s}")
+        for mu in (self.mu_s, *self.mu_s_path):
+            require(0 <= mu < 1, "mu_s", f"must be in [0, 1), got {mu}")
+        require(all(lr > 0 for lr in self.lr_path), "lr_path", "every value must be positive")
+        lengths = {len(path) for path in (self.lr_path, self.mu_s_path) if path}
+        require(len(lengths) <= 1, "lr_path", "must have as many values as mu_s_path")
         choose("student_init", self.student_init, ("teacher", "continue"))
         choose("solver", self.solver, ("ddim", "heun"))
         lay_out_phases(self.time_schedule, self.steps, self.phase_shares)
@@ -39,6 +49,18 @@ class TractConfig(DistillationConfig):
     def phases(self) -> tuple[Phase, ...]:
         """The phases this configuration lays out."""
         return lay_out_phases(self.time_schedule, self.steps, self.phase_shares)
+
+    def part_ends(self) -> tuple[int, ...]:
+        """Optimiser steps at which the parts of the paths end; none without paths."""
+        parts = max(len(self.lr_path), len(self.mu_s_path))
+        return tuple(round(self.steps * (k + 1) / parts) for k in range(parts))
+
+    def at(self, step: int) -> tuple[float, float]:
+        """Learning rate and mu_s of optimiser step `step` of the run."""
+        part = sum(step >= end for end in self.part_ends())
+        return (self.lr_path[part] if self.lr_path else self.lr), (
+            self.mu_s_path[part] if self.mu_s_path else self.mu_s
+        )
 
 
 @register
@@ -49,6 +71,7 @@ class Tract(Distillation):
     paper = "Berthelot et al. 2023, arXiv 2303.04248"
     config_type = TractConfig
     config: TractConfig
+    layout = ("samples", "phase_shares", "time_schedule")
 
     def __init__(self, config: TractConfig, teacher: Denoiser | None, student: nn.Module) -> None:
         super().__init__(config, teacher, student)
@@ -56,9 +79,24 @@ class Tract(Distillation):
         self.student_restarts = config.student_init == "teacher"
         self.self_teacher = EMA(student, config.mu_s)
 
+    @classmethod
+    def determines(cls, config: DistillationConfig, phase: Phase, start: int, end: int) -> dict[str, Any]:
+        assert isinstance(config, TractConfig)
+        content = super().determines(config, phase, start, end)
+        own = {k: v for k, v in content["method"].items() if k not in ("lr", "mu_s", "lr_path", "mu_s_path")}
+        lr, mu_s = config.at(start)
+        return {**content, "method": own | {"lr": lr, "mu_s": mu_s}}
+
     def set_phase(self, phase: Phase) -> None:
         super().set_phase(phase)
         self.self_teacher.reset(self.student.module)
+
+    def learning_rate(self, step: int) -> float:
+        return super().learning_rate(step) / self.config.lr * self.config.at(self.phase.start + step)[0]
+
+    def after_step(self, batch: Batch) -> None:
+        self.self_teacher.mu = self.config.at(self.phase.start + batch.step)[1]
+        super().after_step(batch)
 
     def averages(self) -> dict[str, EMA]:
         return {"self_teacher": self.self_teacher, **super().averages()}

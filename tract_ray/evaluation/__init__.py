@@ -1,6 +1,6 @@
 """Features, Fréchet distance, sample grids and what a model scores."""
 
-from tract_ray.evaluation.features import FeatureExtractor, build_extractor, extractors
+from tract_ray.evaluation.features import FeatureExtractor, build_extractor, check_extractor, extractors
 from tract_ray.evaluation.frechet import Statistics, frechet_distance, frechet_distance_numpy
 from tract_ray.evaluation.grid import image_grid, save_grid
 from tract_ray.evaluation.score import Evaluator, fixed_noise
@@ -10,6 +10,7 @@ __all__ = [
     "FeatureExtractor",
     "Statistics",
     "build_extractor",
+    "check_extractor",
     "extractors",
     "fixed_noise",
     "frechet_distance",

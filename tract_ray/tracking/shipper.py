@@ -84,13 +84,16 @@ class Shipper:
         return [w.trial for w in self._watched.values() if w.ended is None]
 
     def close(self, deadline: float = 30.0) -> bool:
-        """Ship what is left, for at most `deadline` seconds. False where something could not be sent."""
+        """Ship what is left, until nothing has moved for `deadline` seconds. False where something was not sent."""
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join(timeout=deadline)
-        until = time.monotonic() + deadline
+        until, before = time.monotonic() + deadline, -1
         while True:
             self._pass()
+            moved = sum(w.sent + w.done for w in self._watched.values())
+            if moved > before:
+                before, until = moved, time.monotonic() + deadline
             pending = [w for w in self._watched.values() if not w.done and (w.ended or self._unsent(w))]
             if not pending or time.monotonic() > until:
                 return not pending

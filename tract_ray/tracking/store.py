@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from tract_ray.config import InputError, require
+from tract_ray.files import require_writable
 
 # A call must not hold a sweep for MLflow's own four minutes of retries: the shipper keeps what could not be sent.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -36,13 +37,18 @@ def tracking_uri(given: str | None, project: Path) -> str:
     return f"{SQLITE}{project / uri.removeprefix(SQLITE)}" if uri.startswith(SQLITE) else uri
 
 
-def ui_command(uri: str) -> str:
-    """The one command (or address) that shows the record."""
+def ui_command(uri: str, experiment_id: str = "") -> str:
+    """The one command (or address) that shows the record; with an experiment, also the page of its runs.
+
+    MLflow's own way there ends at an overview of chat traces, so the address names the kind of pages.
+    """
+    page = f"/#/experiments/{experiment_id}/runs?workflowType=machine_learning" if experiment_id else ""
     if uri.startswith("http"):
-        return uri
+        return uri.rstrip("/") + page
     # Without an activated environment the program is found beside its Python only.
     program = "mlflow" if shutil.which("mlflow") else shlex.quote(str(Path(sys.executable).parent / "mlflow"))
-    return f"{program} ui --host 127.0.0.1 --backend-store-uri {shlex.quote(uri)}"
+    command = f"{program} ui --host 127.0.0.1 --backend-store-uri {shlex.quote(uri)}"
+    return f"{command}  # and open http://127.0.0.1:5000{page}" if page else command
 
 
 def check_reachable(uri: str) -> None:
@@ -63,9 +69,7 @@ def check_reachable(uri: str) -> None:
         f"{uri!r} is no server address and no database (examples: http://127.0.0.1:5000, sqlite:///mlflow.db)",
     )
     if parsed.scheme == "sqlite":
-        folder = Path(uri.removeprefix(SQLITE)).absolute().parent
-        there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-        require(there.is_dir() and os.access(there, os.W_OK), "mlflow-uri", f"{there} is not a writable folder")
+        require_writable(Path(uri.removeprefix(SQLITE)).absolute().parent, "mlflow-uri")
 
 
 def is_reachable(uri: str) -> bool:
@@ -122,6 +126,7 @@ class MlflowStore:
 
     def _open(self, tags: dict[str, str], name: str, params: Mapping[str, Any], more: Mapping[str, str]) -> str:
         from mlflow.entities import Param
+        from mlflow.tracking.context.registry import resolve_tags
 
         run_id = self._find(tags)
         if run_id:
@@ -129,7 +134,11 @@ class MlflowStore:
             known = self.client.get_run(run_id).data.params
         else:
             run_id, known = (
-                str(self.client.create_run(self.experiment_id, tags={**more, **tags}, run_name=name).info.run_id),
+                str(
+                    self.client.create_run(
+                        self.experiment_id, tags=resolve_tags({**more, **tags}), run_name=name
+                    ).info.run_id
+                ),
                 {},
             )
         # Parameters cannot change; a run that was found may lack those that its maker did not live to send.

@@ -1,5 +1,6 @@
 """One run: its configuration, the loop, checkpoints and exact resume, model folders, Ray Train workers."""
 
+from tract_ray.training.checks import check_run
 from tract_ray.training.distill import RunResult, run_distillation, run_parameters
 from tract_ray.training.loop import train
 from tract_ray.training.model import Model, load_model
@@ -18,6 +19,7 @@ __all__ = [
     "Score",
     "TeacherConfig",
     "Worker",
+    "check_run",
     "default_device",
     "find_teacher",
     "load_model",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,27 @@ from tract_ray.config import InputError
 from tract_ray.distillation import Method
 from tract_ray.files import read_metadata, read_safetensors, write_safetensors
 
+CHECKPOINT = "checkpoint.safetensors"
+
 
 @dataclass(frozen=True)
 class Position:
     """Where a checkpoint stands: optimiser steps done, lines of the record that belong to them, and the losses of the
-    steps since the last line, which the next one will average.
+    steps since the last line, which the next one will average. What it cost to get there: training images and
+    device-seconds of this run, evaluation included; phases that were found ready cost nothing.
     """
 
     step: int = 0
     record_lines: int = 0
     loss_sum: float = 0.0
     loss_count: int = 0
+    trained: int = 0
+    seconds: float = 0.0
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> Position:
+        """From what `read_checkpoint` returns."""
+        return cls(**{field.name: state[field.name] for field in fields(cls)})
 
 
 def save_checkpoint(
@@ -34,14 +44,21 @@ def save_checkpoint(
     optimizers: Mapping[str, torch.optim.Optimizer],
     position: Position,
     key: str,
+    *,
+    boundary: bool = False,
 ) -> None:
-    """Replace the checkpoint at `path`. `key` identifies the run that it belongs to."""
-    tensors = {f"{name}.{k}": v for name, module in method.modules().items() for k, v in module.state_dict().items()}
+    """Replace the checkpoint at `path`. `key` identifies the run that it belongs to.
+
+    At the `boundary` after a phase, only what the next one needs is stored.
+    """
+    modules = {k: v for k, v in method.modules().items() if not boundary or k in method.kept()}
+    tensors = {f"{name}.{k}": v for name, module in modules.items() for k, v in module.state_dict().items()}
     for name, optimizer in optimizers.items():
         for index, state in optimizer.state_dict()["state"].items():
             tensors.update({f"optimizer.{name}.{index}.{k}": torch.as_tensor(v) for k, v in state.items()})
     state = {
         "key": key,
+        "boundary": boundary,
         **asdict(position),
         "phase": method.phase.index,
         "counters": method.counters(),
@@ -49,11 +66,21 @@ def save_checkpoint(
     write_safetensors(path, tensors, {"state": json.dumps(state)})
 
 
+def move_checkpoint(
+    path: Path, state: Mapping[str, Any], tensors: Mapping[str, Tensor], at: Position, key: str
+) -> None:
+    """Write what was read of another run's state as the checkpoint of the run `key`, which stands `at` it."""
+    write_safetensors(path, tensors, {"state": json.dumps({**state, **asdict(at), "key": key})})
+
+
 def read_checkpoint(path: Path, key: str) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     """The state and tensors of a checkpoint, None where there is none. Refuses one of another configuration."""
     if not path.is_file():
         return None
-    state = json.loads(read_metadata(path, "checkpoint")["state"])
+    text = read_metadata(path, "checkpoint").get("state")
+    if text is None:
+        raise InputError(f"checkpoint: {path} is damaged (it does not say where its run stood)")
+    state = json.loads(text)
     if state["key"] != key:
         raise InputError(
             f"checkpoint: {path} belongs to another configuration (key {state['key']}, not {key}); "
@@ -66,6 +93,8 @@ def restore_method(method: Method, state: Mapping[str, Any], tensors: Mapping[st
     """Put a method back where it was: phase, weights of every network, counters."""
     method.set_phase(method.phases[state["phase"]])
     for name, module in method.modules().items():
+        if state["boundary"] and name not in method.kept():
+            continue
         own = {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
         module.load_state_dict({k: own[k] for k in module.state_dict()})
     method.restore_counters(state["counters"])

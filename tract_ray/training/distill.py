@@ -9,19 +9,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from tract_ray.config import config_hash, flatten, require, to_dict
 from tract_ray.data import load_dataset
 from tract_ray.distillation import Phase, methods
-from tract_ray.evaluation import Evaluator
+from tract_ray.evaluation import Evaluator, fixed_noise
 from tract_ray.files import read_json, write_text
 from tract_ray.networks import count_parameters
-from tract_ray.training.loop import CHECKPOINT, train
+from tract_ray.training.checkpoint import CHECKPOINT
+from tract_ray.training.checks import check_run
 from tract_ray.training.model import Model
 from tract_ray.training.paths import Paths
 from tract_ray.training.run_config import RunConfig
-from tract_ray.training.scoring import Report, Scorer
+from tract_ray.training.scoring import Scorer
+from tract_ray.training.staged import Report, StagedRun
+from tract_ray.training.stages import StageStore, stages_of
 from tract_ray.training.student import initial_student
 from tract_ray.training.teacher import teacher_folder, train_teacher
 from tract_ray.training.worker import Worker
@@ -29,7 +33,11 @@ from tract_ray.training.worker import Worker
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a finished run has to show. `distances` are by mu_i; `distance` is the smallest, of `mu_i`."""
+    """What a finished run has to show. `distances` are by mu_i; `distance` is the smallest, of `mu_i`.
+
+    `trained` counts the images that this run trained itself, of `samples`: the others came with stages that were
+    there. `device_seconds` is the time of all its workers, evaluation included.
+    """
 
     metric: str
     distance: float
@@ -38,7 +46,10 @@ class RunResult:
     steps: int
     samples: int
     parameters: int
+    seconds_per_image: float
+    trained: int
     seconds: float
+    device_seconds: float
     student: str
     key: str
     evaluation: dict[str, Any]
@@ -66,12 +77,15 @@ def run_distillation(
     worker: Worker | None = None,
     report: Report | None = None,
     on_step: Callable[[int, int, float], None] | None = None,
+    reuse: bool = True,
 ) -> RunResult:
     """Distil, evaluate and save; continues from `folder` what was interrupted, and returns at once what was finished.
 
+    Phases that any run has trained before are taken over from the cache, bit for bit, unless `reuse` is off.
+
     Every worker of a run calls this with the same arguments. `report` is told the scores at each mark: `samples`
-    seen, `distance` (the best of the bank), its `mu_i`, and whether that is the `finished` run's. `on_step` is told
-    (step, last step, loss).
+    seen, `distance` (the best of the bank), its `mu_i`, whether that is the `finished` run's, and what it has cost so
+    far (`trained` images, `device_seconds`). `on_step` is told (step, last step, loss).
     """
     started = time.perf_counter()
     worker = worker or Worker()
@@ -88,7 +102,7 @@ def run_distillation(
         "batch",
         f"{config.method.batch} does not divide among {worker.world} workers",
     )
-    teacher = train_teacher(config.teacher, paths, worker).to(worker.device)
+    teacher = (check_run(config, paths) or train_teacher(config.teacher, paths, worker)).to(worker.device)
     dataset_name = teacher.dataset or config.teacher.dataset
     dataset = load_dataset(dataset_name, paths.data_root).to(worker.device)
     require(
@@ -130,19 +144,21 @@ def run_distillation(
     if worker.leads:
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "config.json", json.dumps({"key": key, "config": to_dict(config)}, indent=2))
-    scorer = Scorer(method, evaluator, config.evaluation, folder, worker, make_model, report)
-    total = method.phases[-1].end
-    train(
+        method.keep_averages(folder / "averages")
+    scorer = Scorer(method, evaluator, config.evaluation, folder, worker, make_model)
+    total = stages_of(config)[-1].end
+    ended = StagedRun(
+        config,
         method,
         dataset,
-        seed=config.seed,
-        key=key,
-        folder=folder,
-        worker=worker,
-        marks=evaluation_marks(method.phases, config.evaluation.per_phase),
-        on_mark=scorer.at_mark,
-        on_step=(lambda step, loss: on_step(step, total, loss)) if on_step else None,
-    )
+        scorer,
+        StageStore(paths) if reuse else None,
+        folder,
+        worker,
+        evaluation_marks(method.phases, config.evaluation.per_phase),
+        report,
+        (lambda step, loss: on_step(step, total, loss)) if on_step else None,
+    ).run()
     worker.gather(None)  # what the leading worker wrote is there for all
     chosen = scorer.chosen()
     result = RunResult(
@@ -153,7 +169,10 @@ def run_distillation(
         steps=chosen.steps,
         samples=total * config.method.batch,
         parameters=count_parameters(chosen.denoiser.module),
+        seconds_per_image=latency(chosen, worker.device),
+        trained=ended.trained,
         seconds=time.perf_counter() - started,
+        device_seconds=ended.seconds,
         student=str(folder / "student"),
         key=key,
         evaluation=evaluator.describe(config.evaluation.samples),
@@ -168,12 +187,28 @@ def run_distillation(
     return result
 
 
+def latency(model: Model, device: torch.device, images: int = 64, repeats: int = 3) -> float:
+    """Seconds an image of the model's own sampler, in a batch of `images`: the quickest of `repeats`."""
+    noise = fixed_noise(0, 0, images, model.shape).to(device)
+    labels = torch.zeros(images, dtype=torch.int64, device=device) if model.num_classes else None
+    took = []
+    for _ in range(repeats + 1):  # the first one warms up
+        begun = time.perf_counter()
+        model.to(device).sample(noise, labels)[0, 0, 0, 0].item()  # waits for the device
+        took.append(time.perf_counter() - begun)
+    return min(took[1:]) / images
+
+
 def _final_report(result: RunResult) -> dict[str, Any]:
     return {
         "samples": result.samples,
         "distance": result.distance,
         "mu_i": result.mu_i,
         "finished": True,
+        "trained": result.trained,
+        "device_seconds": result.device_seconds,
+        "parameters": result.parameters,
+        "seconds_per_image": result.seconds_per_image,
         "seconds": result.seconds,
         "distances": {repr(mu): d for mu, d in result.distances.items()},
     }

@@ -13,6 +13,7 @@ from tract_ray.config import require
 from tract_ray.data import Dataset, sample_indices
 from tract_ray.distillation import Batch, Draws, Method, derive_seed, num_classes
 from tract_ray.training.checkpoint import (
+    CHECKPOINT,
     Position,
     read_checkpoint,
     restore_method,
@@ -21,8 +22,6 @@ from tract_ray.training.checkpoint import (
 )
 from tract_ray.training.record import Record
 from tract_ray.training.worker import Worker
-
-CHECKPOINT = "checkpoint.safetensors"
 
 
 def make_batch(method: Method, dataset: Dataset, seed: int, step: int, worker: Worker) -> Batch:
@@ -46,18 +45,21 @@ def train(
     worker: Worker | None = None,
     marks: Collection[int] = (),
     on_mark: Callable[[int, Record], None] | None = None,
+    on_saved: Callable[[Position], None] | None = None,
     on_step: Callable[[int, float], None] | None = None,
+    until: int | None = None,
     checkpoint_seconds: float = 60.0,
-    log_points: int = 25,
-) -> Record:
-    """Train `method` on `dataset` to its end, from the checkpoint in `folder` if there is one.
+    log_points: int = 12,
+) -> Position:
+    """Train `method` on `dataset` to its end, or `until` a step, from the checkpoint in `folder` if there is one.
 
-    `marks` are numbers of finished optimiser steps after which `on_mark` evaluates and a checkpoint is written;
-    `on_step(step, loss)` is told about each logged step. The result depends on the configuration and `seed` only:
-    not on the number of workers (beyond rounding), nor on interruptions (not at all).
+    `marks` are numbers of finished optimiser steps after which `on_mark` evaluates, a checkpoint is written and
+    `on_saved` is called; `on_step(step, loss)` is told about each logged step, of which a phase has `log_points`. The
+    result depends on the configuration and `seed` only: not on the number of workers (beyond rounding), nor on
+    interruptions (not at all).
     """
     worker = worker or Worker()
-    batch_size, last = method.config.batch, method.phases[-1].end
+    batch_size, last = method.config.batch, until or method.phases[-1].end
     require(batch_size % worker.world == 0, "batch", f"{batch_size} does not divide among {worker.world} workers")
     found = read_checkpoint(folder / CHECKPOINT, key)
     state, tensors = found or (asdict(Position()), {})
@@ -69,15 +71,21 @@ def train(
             module.to(worker.device)
     record = Record(folder, state["record_lines"], enabled=worker.leads)
     for denoiser in method.trained.values():
-        denoiser.network = worker.wrap(denoiser.network.train(method.uses_dropout))
+        denoiser.network = worker.wrap(denoiser.module.train(method.uses_dropout))
 
-    step, resumed = state["step"], bool(found)
+    step, resumed, begun = state["step"], bool(found), time.perf_counter()
     optimizers: dict[str, torch.optim.Optimizer] = {}
-    log_every = max(1, last // log_points)
     total, counted = torch.tensor(state["loss_sum"], device=worker.device), state["loss_count"]
-    since, since_step, saved = time.perf_counter(), step, time.monotonic()
+    since, since_step, saved = begun, step, time.monotonic()
+
+    def position() -> Position:
+        trained = state["trained"] + (step - state["step"]) * batch_size
+        seconds = state["seconds"] + (time.perf_counter() - begun) * worker.world
+        return Position(step, record.lines, float(total), counted, trained, seconds)
+
     while step < last:
         phase = next(p for p in method.phases if p.start <= step < p.end)
+        log_every = max(1, phase.steps // log_points)
         if step == phase.start:
             method.start_phase(phase)
             for module in method.modules().values():
@@ -110,7 +118,7 @@ def train(
         total += loss.detach()
         counted += 1
 
-        if step % log_every == 0 or step in marks or step == last:
+        if (step - phase.start) % log_every == 0 or step in marks or step == last:
             value = float(worker.mean(total / counted))
             rate = (step - since_step) * batch_size / max(time.perf_counter() - since, 1e-9)
             record.metrics(step * batch_size, {"loss": value, "images_per_second": rate, "phase": phase.index})
@@ -124,7 +132,8 @@ def train(
                 on_mark(step, record)
                 since = time.perf_counter()
             if worker.leads:
-                position = Position(step, record.lines, float(total), counted)
-                save_checkpoint(folder / CHECKPOINT, method, optimizers, position, key)
+                save_checkpoint(folder / CHECKPOINT, method, optimizers, position(), key)
                 saved = time.monotonic()
-    return record
+            if step in marks and on_saved:
+                on_saved(position())
+    return position()

@@ -48,15 +48,21 @@ class TeacherConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """How students are scored: `samples` images at the end, `rung_samples` on the way, from noise fixed by `seed`."""
+    """How students are scored: `samples` images at the end, `rung_samples` on the way, from noise fixed by `seed`.
+
+    Of a bank of averages the run's result is the `best`, or always the method's `own` mu_i, as a table of one setting
+    against another needs it.
+    """
 
     features: str = ""
     samples: int = 4000
     rung_samples: int = 1000
     per_phase: int = 2
     seed: int = 0
+    select: str = "best"
 
     def __post_init__(self) -> None:
+        choose("select", self.select, ("best", "own"))
         if self.features:
             choose("features", self.features, extractors)
         require(self.samples >= 2, "evaluation samples", f"must be at least 2, got {self.samples}")
@@ -76,6 +82,7 @@ class RunConfig:
 
     `student_from` says what weights the student starts from: `teacher` (every tensor of the same name and shape, so all
     of them for the same architecture), `random`, or a model folder, whose architecture it then takes by default.
+    `parts` ends the run after so many parts of the method's paths (population-based training); 0 trains all.
     """
 
     teacher: TeacherConfig
@@ -84,8 +91,11 @@ class RunConfig:
     student_from: str = "teacher"
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     seed: int = 0
+    parts: int = 0
 
     def __post_init__(self) -> None:
+        parts = len(self.method.part_ends())
+        require(0 <= self.parts <= parts, "parts", f"must be from 0 to the {parts} of the method's paths")
         require(self.method.kind != "denoising", "method", "denoising trains teachers; use `tract-ray teacher`")
 
     def replace_method(self, **changes: Any) -> RunConfig:

@@ -17,13 +17,12 @@ from tract_ray.training.record import Record
 from tract_ray.training.run_config import EvaluationConfig
 from tract_ray.training.worker import Worker
 
-Report = Callable[[dict[str, Any]], None]
 MakeModel = Callable[[nn.Module, dict[str, Any]], Model]
 GRID_IMAGES = 64
 
 
 class Scorer:
-    """Scores `method` at marks, writes the record and the sample grids, and reports.
+    """Scores `method` at marks, and writes the record and the sample grids.
 
     `distances` are the latest scores by mu_i. A method that keeps its best evaluation is scored with all images at
     every mark; the network of the best one waits in `folder/best`, so that an interruption loses nothing.
@@ -37,10 +36,9 @@ class Scorer:
         folder: Path,
         worker: Worker,
         make_model: MakeModel,
-        report: Report | None,
     ) -> None:
         self.method, self.evaluator, self.config = method, evaluator, config
-        self.folder, self.worker, self.make_model, self.report = folder, worker, make_model, report
+        self.folder, self.worker, self.make_model = folder, worker, make_model
         self.distances: dict[float, float] = {}
 
     def score(self, count: int) -> dict[float, float]:
@@ -59,7 +57,7 @@ class Scorer:
         return scores
 
     def at_mark(self, step: int, record: Record) -> None:
-        """Score after optimiser step `step`; the last mark of a run is not reported here but with its result."""
+        """Score after optimiser step `step`, into the record."""
         method, seen = self.method, step * self.method.config.batch
         final = step == method.phases[-1].end
         whole = final or method.keeps_best
@@ -72,11 +70,11 @@ class Scorer:
             self._grid(mu, seen, record)
             if method.keeps_best:
                 self._keep(mu, distance, seen)
-        if self.report and not final:
-            self.report({"samples": seen, "distance": distance, "mu_i": mu, "finished": False})
 
     def best(self) -> tuple[float, float]:
-        """mu_i and distance of the best candidate of the latest scores."""
+        """mu_i and distance of the best candidate of the latest scores, or of the method's own."""
+        if self.config.select == "own":
+            return next(iter(self.distances.items()))
         mu = min(self.distances, key=self.distances.__getitem__)
         return mu, self.distances[mu]
 

@@ -13,7 +13,7 @@ from tract_ray.data import load_dataset
 from tract_ray.diffusion import Denoiser
 from tract_ray.distillation import Denoising
 from tract_ray.evaluation import Evaluator
-from tract_ray.files import read_json, write_text
+from tract_ray.files import read_json, require_writable, write_text
 from tract_ray.training.loop import train
 from tract_ray.training.model import Model, load_model
 from tract_ray.training.paths import Paths
@@ -50,6 +50,7 @@ def train_teacher(
     found = find_teacher(config, paths)
     if found is not None:
         return found
+    require_writable(paths.cache, "storage")
     assert config.network is not None
     worker = worker or Worker()
     dataset = load_dataset(config.dataset, paths.data_root).to(worker.device)
@@ -58,7 +59,8 @@ def train_teacher(
     method = Denoising(config.training, None, network.to(worker.device))
     folder = teacher_folder(config, paths)
     work = folder.with_name(folder.name + ".training")
-    train(method, dataset, seed=config.seed, key=config_hash(config), folder=work, worker=worker, on_step=on_step)
+    key = config_hash(config)
+    train(method, dataset, seed=config.seed, key=key, folder=work, worker=worker, on_step=on_step, log_points=25)
     average = next(iter(method.candidates().values()))
     model = Model(
         denoiser=Denoiser(average, method.student.schedule, config.training.prediction),

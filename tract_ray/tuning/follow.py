@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.trial import TrialState
 
+from tract_ray.config import from_dict
 from tract_ray.terminal import Progress
 from tract_ray.tracking import Shipper
 from tract_ray.training import RunConfig, run_parameters
-from tract_ray.tuning.results import TrialRow, finished, read_row, read_rows
-from tract_ray.tuning.space import apply_changes
+from tract_ray.tuning.results import PASSED_ON, STATES, read_rows
+from tract_ray.tuning.searcher import Job
 from tract_ray.tuning.trial import trial_name
 
-MLFLOW_STATUS = {"finished": "FINISHED", "stopped early": "KILLED", "failed": "FAILED"}
+MLFLOW_STATUS = {"finished": "FINISHED", "stopped early": "KILLED", "failed": "FAILED", PASSED_ON: "FINISHED"}
 
 
 class Follower:
-    """Hears from the searcher when a trial starts and ends, and from the shipper how far each is."""
+    """Hears from the searcher when a run starts and ends, and from the shipper how far each is."""
 
     def __init__(
         self,
@@ -31,7 +34,7 @@ class Follower:
     ) -> None:
         """`about` is what every trial's parameters say beside its configuration."""
         self.study, self.trials, self.run, self.about, self.progress = study, trials, run, about, progress
-        self.best: TrialRow | None = None
+        self.best: tuple[float, str] | None = None
         self.shipper = shipper
         shipper.listener = lambda trial, line: progress.update(trial, line["samples"])
         shipper.start()
@@ -39,24 +42,34 @@ class Follower:
     def catch_up(self) -> None:
         """After an interruption: trials that had ended may still have lines that MLflow lacks."""
         for row in read_rows(self.study, self.trials):
-            if row.status in MLFLOW_STATUS:
-                self._watch(row.name, apply_changes(self.run, row.changes))
-                self._end(row)
+            for repeat in range(max(1, len(row.seeds))) if row.status in MLFLOW_STATUS else ():
+                name = trial_name(int(row.name.removeprefix("trial-")), repeat)
+                file = self.trials / name / "config.json"
+                if not file.is_file():
+                    continue  # it failed before it began
+                run = from_dict(RunConfig, json.loads(file.read_text())["config"])
+                self._watch(name, run)
+                distance = row.seeds[repeat] if row.seeds else row.distance
+                cost = row.costs[repeat] if repeat < len(row.costs) else {"samples": float(row.samples)}
+                self._end(name, run, row.status, distance, cost, row.changes, row.anchor)
 
-    def started(self, number: int, run: RunConfig) -> None:
-        """Trial `number` was handed to the cluster."""
-        self._watch(trial_name(number), run)
+    def started(self, job: Job) -> None:
+        """A run was handed to the cluster."""
+        self._watch(job.name, job.run)
 
-    def ended(self, number: int, state: optuna.trial.TrialState, result: dict[str, Any]) -> None:
-        """Trial `number` ended: a line that stays, and the end of its MLflow run."""
-        row = read_row(self.study.trials[number], self.trials)
-        assert row is not None
-        self._end(row)
-        params = "  ".join(f"{k.rpartition('.')[2]} {v:.5g}" for k, v in row.changes.items())
-        final = row.status == "finished" and row.distance is not None
-        score = f"{row.distance:8.3f}" if final else "       -"
-        after = "" if row.status == "finished" else f"  after {row.samples:,} images"
-        self.progress.say(f"{row.name}  {row.status:<13}  {score}  {params}{after}")
+    def ended(self, job: Job, state: TrialState, result: dict[str, Any]) -> None:
+        """A run ended: a line that stays, and the end of its MLflow run."""
+        status, changes = STATES[state.name], job.trial.user_attrs["changes"]
+        distance, seen = result.get("distance"), int(result.get("samples", 0))
+        anchor = bool(job.trial.user_attrs.get("anchor"))
+        cost = {"samples": float(seen), **job.cost}
+        self._end(job.name, job.run, status, distance, cost, changes, anchor)
+        params = describe(job.trial.params, changes)
+        score = f"{distance:8.3f}" if status == "finished" and distance is not None else "       -"
+        after = "" if status == "finished" else f"  after {seen:,} images"
+        shared = int(seen - cost.get("trained", seen))
+        after += f"  ({shared:,} images shared)" if shared else ""
+        self.progress.say(f"{job.name}  {status:<13}  {score}  {params}{after}")
 
     def close(self) -> str:
         """Ship what is left; returns what kept part of the record out of MLflow, or nothing."""
@@ -67,17 +80,46 @@ class Follower:
     def _watch(self, name: str, run: RunConfig) -> None:
         self.shipper.watch(name, self.trials / name, {**run_parameters(run), **self.about})
 
-    def _end(self, row: TrialRow) -> None:
-        scores = {"distance": row.distance, "samples": row.samples, "seconds": row.seconds}
-        values = {key: float(value) for key, value in scores.items() if value is not None}
-        tags = {"status": row.status, "anchor": str(row.anchor).lower(), "changed": ",".join(row.changes)}
-        self.shipper.end(row.name, MLFLOW_STATUS[row.status], values, {f"tract_ray.{k}": v for k, v in tags.items()})
-        whole = self.run.method.samples
-        if row.status == "finished":
-            self.progress.update(row.name, whole)
-        else:
-            self.progress.skip(whole - row.samples)
-        if row.status == "finished":
-            self.best = finished([row, self.best] if self.best else [row])[0]
-        leader = f"best {self.best.distance:.3f} ({self.best.name})" if self.best else ""
-        self.progress.update(row.name, row.samples, leader)
+    def _end(
+        self,
+        name: str,
+        run: RunConfig,
+        status: str,
+        distance: float | None,
+        cost: dict[str, float],
+        changes: dict[str, Any],
+        anchor: bool,
+    ) -> None:
+        seen, whole = int(cost.get("samples", 0)), self.run.method.samples
+        # A stopped trial's last score may be of more steps, and smaller than any finished one's.
+        values = {"distance": distance if status == "finished" else None, **cost}
+        tags = {"status": status, "anchor": str(anchor).lower(), "changed": ",".join(changes), "seed": str(run.seed)}
+        self.shipper.end(
+            name,
+            MLFLOW_STATUS[status],
+            {key: float(value) for key, value in values.items() if value is not None},
+            {f"tract_ray.{key}": value for key, value in tags.items()},
+        )
+        # The total counts each run as the first one's length; a run of another length, or one cut short, moves it.
+        self.progress.skip(whole - seen)
+        if status == "finished" and distance is not None:
+            self.best = min([(distance, name), *([self.best] if self.best else [])])
+        leader = f"best {self.best[0]:.3f} ({self.best[1]})" if self.best else ""
+        self.progress.update(name, seen, leader)
+
+
+def describe(params: dict[str, Any], changes: dict[str, Any]) -> str:
+    """`mu_s 0.5  mu_i_residual 0.001`; a named row by its name."""
+    if "row" in params:
+        return str(params["row"])
+    return "  ".join(f"{k.rpartition('.')[2]} {short(v)}" for k, v in changes.items())
+
+
+def short(value: Any) -> str:
+    """A changed setting in a table."""
+    if isinstance(value, dict):
+        settings = value.get("options", {}).items()
+        return " ".join([str(value.get("kind") or value.get("name") or "…"), *(f"{k}={short(v)}" for k, v in settings)])
+    if isinstance(value, list | tuple):
+        return ",".join(str(part) for part in value)
+    return f"{value:.5g}" if isinstance(value, float) else str(value)

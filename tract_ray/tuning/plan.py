@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import optuna
 import torch
 from rich.console import Console
 
@@ -11,46 +12,108 @@ from tract_ray.data import dataset_info
 from tract_ray.diffusion import predictions
 from tract_ray.networks import count_parameters
 from tract_ray.terminal import duration
-from tract_ray.training import find_teacher
+from tract_ray.training import RunConfig, find_teacher
 from tract_ray.training.run_config import build_for
+from tract_ray.training.stages import StageStore, run_samples, stages_of
+from tract_ray.tuning.ledger import Ledger, show_ledger
+from tract_ray.tuning.space import ROW, apply_changes
+from tract_ray.tuning.study import CHANGES, rungs, sampler_for
 from tract_ray.tuning.sweep import Sweep
 
 PROBE = 16
 
 
 def print_plan(sweep: Sweep, console: Console) -> None:
-    """Print the space, the resources, the number of trainings and an estimate of the cost."""
-    run = sweep.run
+    """Print the space, the resources, the number of trainings, the ledger as it can be foreseen, and the time."""
+    run, search = sweep.run, sweep.search
     found = find_teacher(run.teacher, sweep.paths)
     console.print(f"{sweep.experiment}: {sweep.question}\n")
-    console.print("search space")
-    for name, text in sweep.space.describe().items():
-        console.print(f"  {name:<16} {text}")
-    console.print(
-        f"  {len(sweep.space.anchors[: sweep.trials])} of {sweep.trials} trials are anchors: run first, never stopped"
-    )
-    console.print("each trial")
+    if sweep.space.listed:
+        console.print("rows")
+        for row in sweep.space.anchors[: search.trials]:
+            console.print(f"  {row[ROW]}")
+    else:
+        console.print("search space")
+        for name, text in sweep.space.describe().items():
+            console.print(f"  {name:<16} {text}")
+        anchors = len(sweep.space.anchors[: search.trials])
+        never = ", never stopped" if search.finish_anchors and search.stops else ""
+        console.print(f"  {anchors} of {search.trials} trials are anchors: run first{never}")
+    console.print("the run that trials start from")
     for phase in run.method.phases():
         samples = phase.steps * run.method.batch
         console.print(
             f"  phase {phase.index + 1}: {phase.teacher_steps} -> {phase.student_steps} steps, {samples:,} images"
         )
-    console.print(f"  {sweep.request.describe()}; early stopping {'on' if sweep.early_stopping else 'off'}")
-    trainings = sweep.trials + (found is None)
-    images = sweep.trials * run.method.samples + (0 if found else run.teacher.training.samples)
-    console.print(f"trainings: {trainings} ({sweep.trials} trials, teacher {'found' if found else 'to be trained'})")
-    console.print(f"images at most: {images:,}")
+    stopping = "none" if search.pruner == "none" else f"{search.pruner}, one in {search.reduction} goes on"
+    console.print(f"  {sweep.request.describe()}; early stopping: {stopping}; {search.repeats} seed(s) each")
+    runs = drawn_runs(sweep)
+    trainings = len(runs) + (found is None)
+    teacher = "found" if found else "to be trained"
+    console.print(f"trainings: {trainings} ({search.trials} trials x {search.repeats} seeds, teacher {teacher})")
+    if search.budget:
+        console.print(f"budget: {search.budget.describe()}")
+    forecast = foresee(sweep, runs)
+    show_ledger(forecast, console)
     forward, backward, parameters = _probe(sweep)
     # A TRACT step calls the teacher and the self-teacher forward, the student forward and backward.
-    trial = run.method.samples * (2 * forward + backward) / sweep.request.workers
+    image = (2 * forward + backward) / sweep.request.workers
+    trial = run.method.samples * image
     taught = 0.0 if found else run.teacher.training.samples * backward
     parallel = max(1, sweep.concurrency or 1)
+    whole = taught + forecast.trained * image / parallel
     console.print(
         f"about {duration(trial)} a trial of {parameters:,} parameters and {duration(taught)} for the teacher on a CPU "
-        f"core like this one, {duration(taught + sweep.trials * trial / parallel)} in all at {parallel} at once, "
-        "evaluation not counted"
+        f"core like this one, {duration(whole)} in all at {parallel} at once, evaluation not counted"
     )
     console.print(f"nothing was run; the sweep would be {sweep.folder}, the record {sweep.mlflow_uri}")
+
+
+def drawn_runs(sweep: Sweep) -> list[RunConfig]:
+    """The runs that this sweep would draw if every distance were the same: its anchors, and an example of the rest."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    search = sweep.search
+    study = optuna.create_study(
+        directions=["minimize"] * len(search.objectives), sampler=sampler_for(sweep.space, search)
+    )
+    for anchor in sweep.space.anchors[: search.trials]:
+        study.enqueue_trial(dict(anchor))
+    runs = []
+    for _ in range(search.trials):
+        trial = study.ask()
+        changes = sweep.space.suggest(trial)
+        trial.set_user_attr(CHANGES, changes)
+        run = apply_changes(sweep.run, changes)
+        study.tell(trial, [0.0] * len(search.objectives))
+        runs += [apply_changes(run, {"seed": run.seed + repeat}) for repeat in range(search.repeats)]
+    return runs
+
+
+def foresee(sweep: Sweep, runs: list[RunConfig]) -> Ledger:
+    """The ledger of `runs`: shared stages exactly, stopping as if halving kept its share at every rung."""
+    store, known, search = StageStore(sweep.paths), set[str](), sweep.search
+    naive = shared = stopped = bank = 0
+    kept = 1 / search.reduction if search.pruner == "halving" else 1.0
+    for number, run in enumerate(runs):
+        naive += run_samples(run)
+        exempt = search.finish_anchors and number < len(sweep.space.anchors) * search.repeats
+        edges = [0, *rungs(run)]
+        weights = [1.0] * len(edges) if exempt or not search.stops else [kept**k for k in range(len(edges))]
+        begin = 0
+        for stage in stages_of(run):
+            end = begin + stage.samples
+            seen = sum(
+                w * max(0, min(end, high) - max(begin, low))
+                for w, low, high in zip(weights, edges, [*edges[1:], run.method.samples], strict=True)
+            )
+            stopped += stage.samples - round(seen)
+            if stage.key in known or store.has(stage):
+                shared += round(seen)
+            known.add(stage.key)
+            begin = end
+        values = getattr(run.method, "mu_i_bank", ())
+        bank += len(values) * run.method.samples
+    return Ledger(naive, naive - stopped - shared, stopped, shared, bank, 0.0)
 
 
 def _probe(sweep: Sweep) -> tuple[float, float, int]:

@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from tract_ray.tuning.results import TrialRow, finished
+from tract_ray.tuning.space import ROW
+from tract_ray.tuning.statistics import Interval, interval, pareto_front
 
 matplotlib.use("Agg", force=False)
 INK, ACCENT, MUTED = "#22303c", "#c2410c", "#8a99a6"
@@ -37,7 +39,8 @@ def _figure(width: float = 6.4, height: float = 4.0) -> tuple[Figure, Axes]:
 def response(rows: Sequence[TrialRow], name: str, metric: str, reference: Mapping[str, float] | None = None) -> Figure:
     """Distance of finished trials against mu_s (or another mu), on an axis that spreads the values near 1."""
     figure, axes = _figure()
-    points = sorted((float(r.changes[name]), r) for r in finished(list(rows)) if name in r.changes)
+    points = [(float(r.changes[name]), r) for r in finished(list(rows)) if name in r.changes]
+    points.sort(key=lambda point: point[0])  # of equal ones the better first
     xs = [1 - mu for mu, _ in points]
     ys = [float(r.distance or 0) for _, r in points]
     axes.plot(xs, ys, color=MUTED, linewidth=1, zorder=1)
@@ -50,6 +53,9 @@ def response(rows: Sequence[TrialRow], name: str, metric: str, reference: Mappin
         edgecolors="white",
         linewidths=0.6,
     )
+    several = [(x, interval(r.seeds)) for x, (_, r) in zip(xs, points, strict=True) if len(r.seeds) > 1]
+    if several:
+        error_bars(axes, [x for x, _ in several], [mean for _, mean in several], color=MUTED)
     _mu_axis(axes, name.rpartition(".")[2])
     _log_axis(axes)
     axes.set_ylabel(metric)
@@ -113,6 +119,63 @@ def importance_bars(values: Mapping[str, float]) -> Figure:
     return figure
 
 
+def pareto(points: Mapping[str, tuple[float, float]], metric: str, cost: str) -> Figure:
+    """(distance, cost) of each configuration by name; those that no other one beats are joined and named."""
+    figure, axes = _figure()
+    names = list(points)
+    front = [names[k] for k in pareto_front([points[name] for name in names])]
+    others = [points[name] for name in names if name not in front]
+    best = [points[name] for name in front]
+    axes.scatter([c for _, c in others], [d for d, _ in others], color=MUTED, s=26, zorder=2)
+    axes.plot([c for _, c in best], [d for d, _ in best], color=ACCENT, drawstyle="steps-post", linewidth=1.5, zorder=1)
+    axes.scatter([c for _, c in best], [d for d, _ in best], color=ACCENT, s=42, zorder=3, edgecolors="white")
+    for name in front:
+        distance, price = points[name]
+        axes.annotate(name, (price, distance), xytext=(5, 5), textcoords="offset points", fontsize=8, color=INK)
+    _log_axis(axes)
+    axes.set_xscale("log")
+    axes.margins(x=0.15)  # for the names
+    axes.set_xlabel(cost)
+    axes.set_ylabel(metric)
+    axes.set_title("orange: no other is better at the same cost", fontsize=9, color=MUTED, loc="left")
+    return figure
+
+
+def intervals(values: Mapping[str, Interval], metric: str) -> Figure:
+    """Mean and 95% interval of each configuration, best on top; the best one's interval is shaded across all."""
+    names = sorted(values, key=lambda name: -values[name].mean)
+    figure, axes = _figure(6.4, 1.2 + 0.4 * max(len(names), 1))
+    if names:
+        best = values[names[-1]]
+        axes.axvspan(best.low, best.high, color=ACCENT, alpha=0.12, linewidth=0)
+    for y, name in enumerate(names):
+        error_bars(axes, [values[name].mean], [values[name]], y=[y], color=ACCENT if name == names[-1] else INK)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.set_xlabel(f"{metric}, mean and 95% interval over seeds")
+    return figure
+
+
+def error_bars(
+    axes: Axes, x: Sequence[float], means: Sequence[Interval], *, y: Sequence[float] | None = None, color: str = INK
+) -> None:
+    """Means as points with their intervals as bars: along y at `x`, or along x at `y`. One value has no bar."""
+    halves = [float("nan") if mean.half is None else mean.half for mean in means]
+    upright = y is None
+    axes.errorbar(
+        x,
+        [mean.mean for mean in means] if y is None else y,
+        yerr=halves if upright else None,
+        xerr=None if upright else halves,
+        fmt="o",
+        markersize=5,
+        color=color,
+        elinewidth=1.2,
+        capsize=3,
+        zorder=2,
+    )
+
+
 def _log_axis(axes: Axes) -> None:
     """A logarithmic distance axis with plain numbers."""
     axes.set_yscale("log")
@@ -135,9 +198,19 @@ def plots(
     rows: Sequence[TrialRow], metric: str, importance: Mapping[str, float], reference: Mapping[str, float] | None = None
 ) -> dict[str, Figure]:
     """All figures of a sweep, by file name."""
-    figures = {"history": history(rows, metric), "importances": importance_bars(importance)}
+    figures = {"history": history(rows, metric)}
+    if not any(ROW in r.params for r in rows):
+        figures["importances"] = importance_bars(importance)
     if any("method.mu_s" in r.changes for r in finished(list(rows))):
         figures["mu_s"] = response(rows, "method.mu_s", metric, reference)
+    best = finished(list(rows))
+    if any(len(r.seeds) > 1 for r in best):
+        figures["intervals"] = intervals(
+            {r.label: interval(r.seeds or (r.distance or 0.0,)) for r in best[:40]}, metric
+        )
+    if len({r.parameters for r in best}) > 1:
+        points = {r.label: (float(r.distance or 0), float(r.parameters)) for r in best}
+        figures["pareto"] = pareto(points, metric, "parameters")
     if any(len(r.distances) > 1 for r in rows):
         figures["mu_i"] = bank_response(rows, metric)
     return figures

@@ -82,7 +82,8 @@ def default_record() -> str:
 def _row(run: Any, metric: str) -> TrialRow:
     tags, metrics = run.data.tags, run.data.metrics
     distances = {float(k.split(BANK)[1]): v for k, v in metrics.items() if k.startswith(f"{metric}{BANK}")}
-    changes = {key: float(run.data.params[key]) for key in tags.get("tract_ray.changed", "").split(",") if key}
+    names = [key for key in tags.get("tract_ray.changed", "").split(",") if key in run.data.params]
+    changes = {key: _value(run.data.params[key]) for key in names}
     status = tags.get("tract_ray.status", "running")
     return TrialRow(
         name=tags[TRIAL_TAG],
@@ -95,6 +96,13 @@ def _row(run: Any, metric: str) -> TrialRow:
         distances=distances if status == "finished" else {},
         anchor=tags.get("tract_ray.anchor") == "true",
     )
+
+
+def _value(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _short(changes: dict[str, Any]) -> dict[str, Any]:

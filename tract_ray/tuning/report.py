@@ -16,8 +16,11 @@ from tract_ray.evaluation import fixed_noise, image_grid
 from tract_ray.evaluation.grid import grid_scale
 from tract_ray.files import write_text
 from tract_ray.training import Model, load_model
+from tract_ray.tuning.follow import short
+from tract_ray.tuning.ledger import show_ledger
 from tract_ray.tuning.plots import plots
 from tract_ray.tuning.results import TrialRow, finished, importances
+from tract_ray.tuning.statistics import interval
 
 if TYPE_CHECKING:
     from tract_ray.tuning.sweep import SweepResult
@@ -34,6 +37,8 @@ def write_report(folder: Path, study: optuna.Study, result: SweepResult) -> None
         "reference": [asdict(score) for score in result.reference],
         "importances": values,
         "best": finished(result.rows)[0].name,
+        "ledger": asdict(result.ledger),
+        "verdict": result.verdict,
     }
     write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     (folder / "plots").mkdir(exist_ok=True)
@@ -59,8 +64,8 @@ def compare(teacher: Model, student: Model, *, teacher_steps: int, columns: int 
     return image_grid(torch.cat(pairs), columns, max(1, grid_scale(student.shape[-1]) // 2))
 
 
-def show_result(result: SweepResult, question: str, console: Console) -> None:
-    """The table: reference rows, then the trials, best first."""
+def show_result(result: SweepResult, console: Console) -> None:
+    """The table: reference rows, then the trials, best first; what the best is worth, and what all of it cost."""
     metric = result.reference[0].metric
     table = Table(
         title=f"{result.name}: {metric}, smaller is better",
@@ -69,26 +74,36 @@ def show_result(result: SweepResult, question: str, console: Console) -> None:
         box=SIMPLE_HEAD,
         pad_edge=False,
     )
-    names = list(dict.fromkeys(k for row in result.rows for k in row.changes))
-    for column in ("", *(n.rpartition(".")[2] for n in names), "best mu_i", "images", "distance"):
+    named = any("row" in row.params for row in result.rows)
+    names = [] if named else list(dict.fromkeys(k for row in result.rows for k in row.changes))
+    several = any(len(row.seeds) > 1 for row in result.rows)
+    columns = ["", *(n.rpartition(".")[2] for n in names), "best mu_i", "images", "distance"]
+    for column in [*columns, "95% interval"] if several else columns:
         table.add_column(column, justify="right" if column else "left", no_wrap=not column)
     blank = [""] * (len(names) + 1)
     for score in sorted(result.reference, key=lambda s: -s.steps):
-        label = f"teacher, {score.steps} steps" if score.steps else "real, half vs half"
+        label = f"teacher, {score.steps} step{'s' if score.steps > 1 else ''}" if score.steps else "real, half vs half"
         table.add_row(label, *blank, f"n={score.samples}", f"{score.distance:.2f}", style="dim")
     table.add_section()
     stopped = sorted((r for r in result.rows if r.status != "finished"), key=lambda r: r.name)
-    for row in [*finished(result.rows), *stopped]:
+    for row in result.rows if named else [*finished(result.rows), *stopped]:  # a list has its own order
         table.add_row(*_cells(row, names))
     console.print()
     console.print(table)
-    if any(row.anchor for row in result.rows):
-        console.print("* anchor: run first, never stopped")
+    if any(row.anchor for row in result.rows) and not named:
+        console.print("* anchor: published values and extremes, run first")
+    if result.verdict:
+        console.print(result.verdict)
+    show_ledger(result.ledger, console)
 
 
 def _cells(row: TrialRow, names: list[str]) -> list[str]:
-    label = row.name + ("*" if row.anchor else "")
-    values = [f"{row.changes[n]:.5g}" if n in row.changes else "" for n in names]
+    label = row.label + ("*" if row.anchor and "row" not in row.params else "")
+    values = [short(row.changes[n]) if n in row.changes else "" for n in names]
     if row.status != "finished":
         return [label, *values, "", f"{row.samples:,}", row.status.removesuffix(" early")]
-    return [label, *values, f"{row.mu_i:.5g}", f"{row.samples:,}", f"{row.distance:.2f}"]
+    cells = [label, *values, f"{row.mu_i:.5g}", f"{row.samples:,}", f"{row.distance:.2f}"]
+    if len(row.seeds) > 1:
+        own = interval(row.seeds)
+        cells.append(f"{own.low:.2f} to {own.high:.2f}")
+    return cells

@@ -7,17 +7,25 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 
 from tract_ray.training import RunResult
+from tract_ray.tuning.space import ROW
 from tract_ray.tuning.trial import trial_name
 
 STATES = {"COMPLETE": "finished", "PRUNED": "stopped early", "FAIL": "failed", "RUNNING": "running"}
 
+PASSED_ON = "passed on"  # a member of a population, before its last part
+
 
 @dataclass(frozen=True)
 class TrialRow:
-    """One trial. `distances` by mu_i are its bank's; a stopped trial has the last score it reported."""
+    """One trial. With several seeds, `distance` and `distances` (by mu_i) are means and `seeds` has each one's.
+
+    A stopped trial has the last score it reported. `samples` are those of one seed; `costs` by seed are what it saw
+    (`samples`), what it `trained` itself, and its `device_seconds`.
+    """
 
     name: str
     status: str
@@ -29,6 +37,14 @@ class TrialRow:
     distances: dict[float, float] = field(default_factory=dict)
     seconds: float = 0.0
     anchor: bool = False
+    seeds: tuple[float, ...] = ()
+    parameters: int = 0
+    costs: tuple[dict[str, float], ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The row's own name where it has one (`rows`), else the trial's."""
+        return str(self.params.get(ROW, self.name))
 
 
 def read_row(trial: optuna.trial.FrozenTrial, trials: Path) -> TrialRow | None:
@@ -37,32 +53,48 @@ def read_row(trial: optuna.trial.FrozenTrial, trials: Path) -> TrialRow | None:
     if status is None or "changes" not in trial.user_attrs:
         return None
     name = trial_name(trial.number)
-    steps = trial.intermediate_values
+    steps, costs = trial.intermediate_values, trial.user_attrs.get("costs", {})
     row = TrialRow(
         name=name,
         status=status,
         params=trial.params,
         changes=trial.user_attrs["changes"],
-        samples=trial.user_attrs.get("samples", 0),
-        distance=steps[max(steps)] if steps else None,
+        samples=int(costs.get("0", {}).get("samples", 0)),
+        distance=trial.values[0] if trial.values else (steps[max(steps)] if steps else None),
         anchor=bool(trial.user_attrs.get("anchor")),
+        costs=tuple(costs.values()),
     )
-    file = trials / name / "result.json"
-    if status != "finished" or not file.is_file():
+    if status != "finished":
         return row
-    result = RunResult.from_json(json.loads(file.read_text()))
-    return replace(
-        row,
-        distance=result.distance,
-        mu_i=result.mu_i,
-        distances=result.distances,
-        seconds=result.seconds,
-        samples=result.samples,
-    )
+    parts = len(row.changes.get("method.mu_s_path", ()))
+    if 0 < row.changes.get("parts", 0) < parts:
+        row = replace(row, status=PASSED_ON)  # its scores are of a run half done
+    results: list[RunResult] = []
+    while (file := trials / trial_name(trial.number, len(results)) / "result.json").is_file():
+        results.append(RunResult.from_json(json.loads(file.read_text())))
+    return replace(row, **pooled(results)) if results else row
+
+
+def pooled(results: list[RunResult]) -> dict[str, Any]:
+    """One row's numbers from its seeds': mu_i is the best in the mean, not each seed's own best."""
+    first = results[0]
+    shared = [mu for mu in first.distances if all(mu in r.distances for r in results)]
+    distances = {mu: float(np.mean([r.distances[mu] for r in results])) for mu in shared}
+    own = first.distance != min(first.distances.values(), default=first.distance)  # evaluation.select is own
+    mu = first.mu_i if own or not distances else min(distances, key=distances.__getitem__)
+    return {
+        "distance": distances.get(mu, first.distance),
+        "mu_i": mu,
+        "distances": distances,
+        "seconds": sum(r.seconds for r in results),
+        "samples": first.samples,
+        "seeds": tuple(r.distances.get(mu, r.distance) for r in results),
+        "parameters": first.parameters,
+    }
 
 
 def read_rows(study: optuna.Study, trials: Path) -> list[TrialRow]:
-    """Rows of all trials that were handed out, in their order."""
+    """Rows of all trials that were handed out, in their order; an earlier sweep's that warmed it up are not."""
     rows = (read_row(trial, trials) for trial in study.get_trials(deepcopy=False))
     return [row for row in rows if row is not None]
 
@@ -73,12 +105,12 @@ def finished(rows: list[TrialRow]) -> list[TrialRow]:
 
 
 def importances(study: optuna.Study) -> dict[str, float]:
-    """FANOVA importances of the parameters over finished trials; empty where too few finished to tell."""
+    """FANOVA importances of the parameters for the distance over finished trials; empty where too few finished."""
     done = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-    if len(done) < 4:
+    if len(done) < 4 or all(ROW in trial.params for trial in done):  # a list has no parameters to compare
         return {}
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     try:
-        return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
+        return dict(optuna.importance.get_param_importances(study, evaluator=evaluator, target=lambda t: t.values[0]))
     except (ValueError, RuntimeError):  # all distances equal: nothing varies
         return {}

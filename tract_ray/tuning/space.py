@@ -12,6 +12,7 @@ from tract_ray.config import from_dict, require, to_dict
 from tract_ray.training import RunConfig
 
 Suggest = Callable[[optuna.Trial], dict[str, Any]]
+ROW = "row"
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,13 @@ class Space:
 
     suggest: Suggest
     anchors: tuple[Mapping[str, Any], ...] = field(default=())
+    listed: bool = False  # the anchors are all there is
+    ready: Callable[[optuna.Study, int], bool] | None = None  # whether the trial of this number can be drawn yet
+
+    @property
+    def size(self) -> int | None:
+        """Number of configurations of a list; None where there is no end of them."""
+        return len(self.anchors) if self.listed else None
 
     def describe(self) -> dict[str, str]:
         """Each Optuna parameter and its range, found by drawing once."""
@@ -31,6 +39,15 @@ class Space:
         trial = optuna.create_study().ask()
         self.suggest(trial)
         return {name: _range(d) for name, d in trial.distributions.items()}
+
+
+def rows(changes: Mapping[str, Mapping[str, Any]]) -> Space:
+    """A space that is a list: each named row of changes is one trial, in the order given, and none is stopped."""
+
+    def suggest(trial: optuna.Trial) -> dict[str, Any]:
+        return dict(changes[trial.suggest_categorical(ROW, list(changes))])
+
+    return Space(suggest, tuple({ROW: name} for name in changes), listed=True)
 
 
 def _range(distribution: optuna.distributions.BaseDistribution) -> str:

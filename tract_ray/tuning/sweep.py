@@ -5,7 +5,8 @@ from __future__ import annotations
 import fcntl
 import json
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +21,10 @@ from tract_ray.config import InputError, config_hash, flatten, require, to_dict
 from tract_ray.files import read_json, write_text
 from tract_ray.terminal import Progress
 from tract_ray.tracking import MlflowStore, Shipper, check_reachable, provenance, ui_command
-from tract_ray.training import Paths, RunConfig, Score, find_teacher, run_parameters
+from tract_ray.training import Paths, RunConfig, Score, check_run, run_parameters
+from tract_ray.training.stages import StageStore, run_samples
 from tract_ray.tuning.follow import Follower
+from tract_ray.tuning.ledger import Ledger, ledger_of
 from tract_ray.tuning.publish import publish
 from tract_ray.tuning.report import show_result, write_report
 from tract_ray.tuning.resources import (
@@ -33,10 +36,17 @@ from tract_ray.tuning.resources import (
     trial_device,
 )
 from tract_ray.tuning.results import TrialRow, finished, read_rows
-from tract_ray.tuning.space import Space
-from tract_ray.tuning.study import StudyScheduler, StudySearcher, open_study
+from tract_ray.tuning.samplers import check_sampler
+from tract_ray.tuning.searcher import StudyScheduler, StudySearcher
+from tract_ray.tuning.space import Space, apply_changes
+from tract_ray.tuning.statistics import verdict
+from tract_ray.tuning.study import Search, open_study
 from tract_ray.tuning.tasks import start_references, train_teacher_on_cluster
 from tract_ray.tuning.trial import run_trial
+from tract_ray.tuning.warm_start import warm_start
+
+# A resumed sweep may be given more trials or another budget; its seed is compared with the run's.
+EXTENDABLE = ("search.trials", "search.seed", "search.budget", "search.budget.images", "search.budget.seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,22 +58,22 @@ class Sweep:
     space: Space
     run: RunConfig
     name: str
-    trials: int = 12
+    search: Search = field(default_factory=Search)
+    warm_start: tuple[str, ...] = ()
     request: Request = field(default_factory=Request)
     concurrency: int = 0
-    seed: int = 0
-    early_stopping: bool = True
     resume: bool = False
     paths: Paths
     mlflow_uri: str
     ray_address: str | None = None
     reference_steps: tuple[int, ...] = (1024, 32, 1)
+    trainable: Callable[[dict[str, Any]], None] = run_trial
 
     def __post_init__(self) -> None:
-        require(self.trials >= 1, "trials", f"must be at least 1, got {self.trials}")
         require(
             bool(re.fullmatch(r"\w[\w.-]*", self.name)), "name", f"{self.name!r} has more than letters, digits and ._-"
         )
+        check_sampler(self.search.sampler, self.space.suggest, objectives=len(self.search.objectives))
         require(self.concurrency >= 0, "concurrency", f"must not be negative, got {self.concurrency}")
         require(
             self.run.method.batch % self.request.workers == 0,
@@ -86,6 +96,8 @@ class SweepResult:
     reference: list[Score]
     parent_run: str
     failed: list[str]
+    ledger: Ledger
+    verdict: str = ""
 
 
 def run_sweep(sweep: Sweep, console: Console | None = None) -> SweepResult:
@@ -99,7 +111,10 @@ def run_sweep(sweep: Sweep, console: Console | None = None) -> SweepResult:
             _remember(sweep)
         else:
             require(not sweep.folder.exists(), "name", f"{sweep.name!r} is taken; add --resume, or choose another name")
-        find_teacher(sweep.run.teacher, sweep.paths)
+        check_run(sweep.run, sweep.paths)
+        if sweep.warm_start:
+            directions = ["minimize"] * len(sweep.search.objectives)
+            warm_start(optuna.create_study(directions=directions), _earlier(sweep), sweep.space.suggest)
         check_reachable(sweep.mlflow_uri)
         check_address(sweep.ray_address)
         console.print(f"{sweep.name}: {sweep.question}")
@@ -109,14 +124,14 @@ def run_sweep(sweep: Sweep, console: Console | None = None) -> SweepResult:
         if not sweep.resume:
             ours.enter_context(_locked(sweep))
             _remember(sweep)
-        concurrency = min(slots, sweep.concurrency or slots, sweep.trials)
+        concurrency = min(slots, sweep.concurrency or slots, sweep.search.trials * sweep.search.repeats)
         stale = stale_placement_groups()
         if stale:
             console.print(f"note: {stale} placement groups of other jobs hold resources; trials queue behind them")
         console.print(f"{cluster}: up to {concurrency} trials at once, {sweep.request.describe()} each")
         train_teacher_on_cluster(sweep.run, sweep.paths, sweep.request, console)
         about = {**provenance(), "device": trial_device(sweep.request)}
-        params = {**run_parameters(sweep.run), **about, "trials": sweep.trials, "sweep": sweep.name}
+        params = {**run_parameters(sweep.run), **about, **flatten(sweep.search, "search."), "sweep": sweep.name}
         parent = store.sweep_run(sweep.name, params, sweep.question)
         try:
             return _search(sweep, store, parent, about, concurrency, console)
@@ -130,22 +145,46 @@ def _search(
     sweep: Sweep, store: MlflowStore, parent: str, about: dict[str, str], concurrency: int, console: Console
 ) -> SweepResult:
     """All trials, then the report: to the sweep's folder, to MLflow and to the console."""
+    begun = time.monotonic()
     pending = start_references(sweep.run, sweep.paths, sweep.request, sweep.reference_steps)
-    study = open_study(sweep.folder / "study.db", sweep.name, sweep.space, seed=sweep.seed, trials=sweep.trials)
-    trouble = _run_trials(sweep, study, store, parent, about, concurrency, console)
+    study = open_study(sweep.folder / "study.db", sweep.name, sweep.space, sweep.search)
+    for name, count in warm_start(study, _earlier(sweep), sweep.space.suggest).items():
+        console.print(f"warm start: {count} finished trials of {name}")
+    trouble, ran = _run_trials(sweep, study, store, parent, about, concurrency, console)
     rows = read_rows(study, sweep.folder / "trials")
     reference = ray.get(pending)
-    result = SweepResult(sweep.name, rows, reference, parent, [r.name for r in rows if r.status == "failed"])
+    totals = [run_samples(apply_changes(sweep.run, row.changes)) for row in rows]
+    ledger = ledger_of(
+        rows, sweep.search.repeats, totals, _clock(sweep, time.monotonic() - begun if ran else 0.0), concurrency
+    )
+    failed = [r.name for r in rows if r.status == "failed"]
+    best = finished(rows)
+    different = {json.dumps(row.changes, sort_keys=True): row for row in reversed(best)}.values()
+    said = verdict({row.label: row.seeds or (row.distance or 0.0,) for row in different}).text if best else ""
+    result = SweepResult(sweep.name, rows, reference, parent, failed, ledger, said)
     if finished(rows):
         write_report(sweep.folder, study, result)
-        trouble = publish(sweep.folder, store, sweep.name, rows, reference, parent) or trouble
+        trouble = publish(sweep.folder, store, result) or trouble
     with suppress(Exception):  # a server that is away: `trouble` says so
         store.close(parent, "FAILED" if result.failed else "FINISHED")
-    show_result(result, sweep.question, console)
+    show_result(result, console)
     if trouble:
         console.print(f"note: part of the record is not in MLflow ({trouble}); --resume sends it")
-    console.print(f"\nCompare the trials:  {ui_command(sweep.mlflow_uri)}")
+    console.print(f"\nCompare the trials:  {ui_command(sweep.mlflow_uri, store.experiment_id)}")
     return result
+
+
+def _earlier(sweep: Sweep) -> list[tuple[Path, str]]:
+    """The studies that the search may learn from."""
+    return [(sweep.paths.storage / "sweeps" / name / "study.db", name) for name in sweep.warm_start]
+
+
+def _clock(sweep: Sweep, seconds: float) -> float:
+    """Wall time of the sweep, that of earlier drivers which came to an end included."""
+    file = sweep.folder / "clock.json"
+    total = seconds + (read_json(file, "storage")["seconds"] if file.is_file() else 0.0)
+    write_text(file, json.dumps({"seconds": total}))
+    return total
 
 
 def _run_trials(
@@ -156,30 +195,33 @@ def _run_trials(
     about: dict[str, str],
     concurrency: int,
     console: Console,
-) -> str:
-    """Hand the study's trials to Tune until `sweep.trials` have ended; returns what kept the record out of MLflow."""
-    trials = sweep.folder / "trials"
-    with Progress(
-        sweep.experiment.replace("_", " "), sweep.run.method.samples * sweep.trials, console.file
-    ) as progress:
+) -> tuple[str, bool]:
+    """Hand the study's trials to Tune until they have ended; returns what kept the record out of MLflow, and whether
+    there was anything to run.
+    """
+    trials, search = sweep.folder / "trials", sweep.search
+    total = sweep.run.method.samples * search.trials * search.repeats
+    with Progress(sweep.experiment.replace("_", " "), total, console.file) as progress:
         follower = Follower(study, trials, sweep.run, Shipper(store, sweep.name, parent), about, progress)
         follower.catch_up()
-        searcher = StudySearcher(study, sweep.space, sweep.run, sweep.trials, follower.started, follower.ended)
-        todo = len(searcher.again) + searcher.remaining()
+        searcher = StudySearcher(
+            study, sweep.space, sweep.run, search, follower.started, follower.ended, StageStore(sweep.paths)
+        )
+        todo = searcher.todo()
         try:
             if todo:
-                _tune(sweep, searcher, todo, concurrency)
+                _tune(sweep, searcher, concurrency)
         finally:
             trouble = follower.close()
-        return trouble
+        return trouble, todo > 0
 
 
-def _tune(sweep: Sweep, searcher: StudySearcher, todo: int, concurrency: int) -> None:
-    """Let Tune run the `todo` trials that `searcher` hands out."""
+def _tune(sweep: Sweep, searcher: StudySearcher, concurrency: int) -> None:
+    """Let Tune run what `searcher` hands out, until it says that there is no more."""
     attempt = 1 + sum(1 for _ in (sweep.folder / "tune").glob("attempt-*"))
     paths = {"storage": str(sweep.paths.storage), "cache": str(sweep.paths.cache)}
     tune.Tuner(
-        tune.with_resources(run_trial, _resources(sweep.request)),
+        tune.with_resources(sweep.trainable, _resources(sweep.request)),
         param_space={
             "folder": str(sweep.folder / "trials"),
             "paths": {**paths, "data_root": sweep.paths.data_root},
@@ -189,8 +231,8 @@ def _tune(sweep: Sweep, searcher: StudySearcher, todo: int, concurrency: int) ->
         },
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=StudyScheduler(searcher) if sweep.early_stopping else None,
-            num_samples=todo,
+            scheduler=StudyScheduler(searcher),
+            num_samples=-1,
             max_concurrent_trials=concurrency,
             reuse_actors=sweep.request.workers == 1,
         ),
@@ -217,13 +259,13 @@ def _remember(sweep: Sweep) -> None:
         "experiment": sweep.experiment,
         "run": flatten(sweep.run),
         "space": sweep.space.describe(),
-        "seed": sweep.seed,
+        "search": {k: v for k, v in flatten(sweep.search, "search.").items() if k not in EXTENDABLE},
     }
     file = sweep.folder / "sweep.json"
     if file.is_file():
         before = read_json(file, "name")
         old, new = (
-            {**b["run"], **b["space"], "experiment": b["experiment"], "seed": b["seed"]}
+            {**b["run"], **b["space"], **b["search"], "experiment": b["experiment"]}
             for b in (before, json.loads(json.dumps(now)))
         )
         changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))

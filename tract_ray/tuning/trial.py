@@ -16,9 +16,9 @@ from tract_ray.training.ray_workers import run_with_workers
 
 
 def run_trial(config: dict[str, Any]) -> None:
-    """Tune's trainable. `config`: `number`, `run` (JSON), `folder`, `paths`, `workers`, `cpus`, `gpus`."""
+    """Tune's trainable. `config`: `number`, `repeat`, `run` (JSON), `folder`, `paths`, `workers`, `cpus`, `gpus`."""
     run = from_dict(RunConfig, json.loads(config["run"]))
-    folder = Path(config["folder"]) / trial_name(config["number"])
+    folder = Path(config["folder"]) / trial_name(config["number"], config["repeat"])
     paths = Paths(Path(config["paths"]["storage"]), Path(config["paths"]["cache"]), config["paths"]["data_root"])
     try:
         if config["workers"] > 1:
@@ -35,6 +35,6 @@ def run_trial(config: dict[str, Any]) -> None:
         raise
 
 
-def trial_name(number: int) -> str:
-    """`trial-0007`: the name of its folder and of its MLflow run."""
-    return f"trial-{number:04d}"
+def trial_name(number: int, repeat: int = 0) -> str:
+    """`trial-0007`, with its second seed `trial-0007.1`: the name of its folder and of its MLflow run."""
+    return f"trial-{number:04d}" + (f".{repeat}" if repeat else "")

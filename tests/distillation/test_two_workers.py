@@ -1,0 +1,66 @@
+"""Part of the contract: two workers (gloo, DDP) train every method, with labels, to the networks of one worker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from safetensors.torch import load_file, save_file
+from small_methods import small_config, small_network, view
+from torch import Tensor
+
+from tract_ray.data import Dataset, load_dataset
+from tract_ray.distillation import Method, methods
+from tract_ray.training import Worker, train
+
+
+def conditional(kind: str) -> Method:
+    """A method with labels and float64 networks: what differs beyond rounding shows."""
+    teacher, student = (small_network(10, seed).double() for seed in (0, 1))
+    return methods[kind](small_config(kind), view(kind, teacher), student)
+
+
+def trained(kind: str, digits: Dataset, folder: Path, worker: Worker) -> dict[str, Tensor]:
+    """All weights of the method after its last step."""
+    method = conditional(kind)
+    train(method, digits, seed=1, key="", folder=folder, worker=worker)
+    named = method.modules().items()
+    return {f"{name}.{k}": v.clone() for name, module in named for k, v in module.state_dict().items()}
+
+
+def work(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    digits = load_dataset("digits")
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    try:
+        for kind in sorted(methods):
+            weights = trained(kind, digits, folder / kind, Worker(rank, 2))
+            save_file(weights, folder / f"{kind}-{rank}.safetensors")
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One pair of processes for all methods: starting them takes longer than training."""
+    folder: Path = tmp_path_factory.mktemp("two")
+    mp.spawn(work, (folder,), nprocs=2)
+    return folder
+
+
+def test_two_workers_agree_with_one(kind: str, two: Path, digits: Dataset, tmp_path: Path) -> None:
+    first, second = (load_file(two / f"{kind}-{rank}.safetensors") for rank in range(2))
+    alone = trained(kind, digits, tmp_path, Worker())
+    assert alone.keys() == first.keys() == second.keys()
+    for name, weight in alone.items():
+        assert torch.equal(first[name], second[name]), name
+        assert (weight - first[name]).abs().max() < 1e-7, name
+
+
+def test_the_student_learned(kind: str, two: Path) -> None:
+    after = load_file(two / f"{kind}-0.safetensors")
+    start = conditional(kind).modules()["student"].state_dict()
+    assert max((after[f"student.{name}"] - weight).abs().max() for name, weight in start.items()) > 1e-3

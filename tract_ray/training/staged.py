@@ -1,0 +1,148 @@
+"""A run, stage by stage: what another run has trained already is taken over, the rest is trained and kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tract_ray.config import config_hash
+from tract_ray.data import Dataset
+from tract_ray.distillation import Method
+from tract_ray.training.checkpoint import CHECKPOINT, Position, move_checkpoint, read_checkpoint, restore_method
+from tract_ray.training.loop import train
+from tract_ray.training.record import Record
+from tract_ray.training.run_config import RunConfig
+from tract_ray.training.scoring import Scorer
+from tract_ray.training.stages import Stage, StageStore, scored_lines, stages_of
+from tract_ray.training.worker import Worker
+
+Report = Callable[[dict[str, Any]], None]
+
+
+class StagedRun:
+    """One run in `folder`. `report` is told every score but the last, once nothing can lose it any more.
+
+    A run that continues after an interruption, or takes over a stage, reports the scores of what it did not train
+    again, in their order: whoever compares runs at these marks sees the same, whatever happened.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        method: Method,
+        dataset: Dataset,
+        scorer: Scorer,
+        store: StageStore | None,
+        folder: Path,
+        worker: Worker,
+        marks: set[int],
+        report: Report | None = None,
+        on_step: Callable[[int, float], None] | None = None,
+    ) -> None:
+        self.config, self.method, self.dataset, self.scorer = config, method, dataset, scorer
+        self.store, self.folder, self.worker = store, folder, worker
+        self.report, self.on_step = report, on_step
+        self.key, self.stages = config_hash(config), stages_of(config)
+        self.marks = {*marks, *(stage.end for stage in self.stages)}
+
+    def run(self) -> Position:
+        """Bring the run to its end; returns where it stands then and what it has cost."""
+        position = self._restored()
+        self._replay(position, 0)
+        for stage in self.stages:
+            if position.step < stage.end:
+                with self._claim(stage) as found:
+                    position = self._take_over(stage, position) if found else self._train(stage)
+            elif position.step == stage.end:
+                self._publish(stage, position)  # killed after its last checkpoint, and before this
+        return position
+
+    @contextmanager
+    def _claim(self, stage: Stage) -> Iterator[bool]:
+        if self.store is None:
+            yield False
+            return
+        with self.store.claim(stage, self.worker) as found:
+            yield found
+
+    def _restored(self) -> Position:
+        found = read_checkpoint(self.folder / CHECKPOINT, self.key)
+        if found is None:
+            return Position()
+        self._restore(*found)
+        return Position.of(found[0])
+
+    def _restore(self, state: Any, tensors: Any) -> None:
+        restore_method(self.method, state, tensors)
+        for module in self.method.modules().values():
+            module.to(self.worker.device)
+
+    def _train(self, stage: Stage) -> Position:
+        def on_saved(position: Position) -> None:
+            if position.step == stage.end:
+                self._publish(stage, position)
+            _, distance = best = self.scorer.best()
+            self._report({"samples": self._samples(position.step), "distance": distance, "mu_i": best[0]}, position)
+
+        return train(
+            self.method,
+            self.dataset,
+            seed=self.config.seed,
+            key=self.key,
+            folder=self.folder,
+            worker=self.worker,
+            marks=self.marks,
+            on_mark=self.scorer.at_mark,
+            on_saved=on_saved,
+            on_step=self.on_step,
+            until=stage.end,
+        )
+
+    def _publish(self, stage: Stage, position: Position) -> None:
+        if self.store is None or not self.worker.leads or self.store.has(stage):
+            return
+        seconds = position.seconds * stage.samples / max(position.trained, stage.samples)
+        self.store.publish(stage, self.method, self.folder, seconds, self.scorer.distances)
+
+    def _take_over(self, stage: Stage, position: Position) -> Position:
+        assert self.store is not None
+        begun, leads = time.perf_counter(), self.worker.leads
+        about, state, tensors = self.store.read(stage)
+        lines = self.store.copy_record(stage, self.folder, self.config.method.batch) if leads else 0
+        self._restore(state, tensors)
+        record = Record(self.folder, lines, enabled=leads)
+        if self.store.scored_alike(stage):
+            self.scorer.distances = {float(mu): distance for mu, distance in about["distances"].items()}
+        else:
+            self.scorer.at_mark(stage.end, record)
+        taken = replace(
+            position,
+            step=stage.end,
+            record_lines=record.lines,
+            loss_sum=0.0,
+            loss_count=0,
+            seconds=position.seconds + (time.perf_counter() - begun) * self.worker.world,
+        )
+        if leads:
+            move_checkpoint(self.folder / CHECKPOINT, state, tensors, taken, self.key)
+        self._replay(taken, stage.start)
+        return taken
+
+    def _replay(self, position: Position, after: int) -> None:
+        """Report the scores in the record between the steps `after` and that of `position`."""
+        lines = scored_lines(self.folder) if self.worker.leads and position.step else []
+        for line in self.worker.gather(lines)[0]:
+            if self._samples(after) < line["samples"] <= self._samples(position.step):
+                self._report(line, position)
+
+    def _report(self, score: dict[str, Any], position: Position) -> None:
+        if self.report and score["samples"] < self._samples(self.stages[-1].end):
+            cost = {"trained": position.trained, "device_seconds": position.seconds}
+            self.report({**score, "finished": False, **cost})
+
+    def _samples(self, step: int) -> int:
+        return step * self.config.method.batch

@@ -1,0 +1,223 @@
+"""Stages: a run is teacher -> phase 1 -> phase 2 -> …, and each phase is kept under the hash of what determines it.
+
+Two runs that share a prefix train it once, at the same time or years apart: the first to need a stage holds its lock
+and trains, the others wait for it. A lock is the file system's and dies with its process.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from tract_ray.config import config_hash, to_dict
+from tract_ray.distillation import Method, Phase, methods
+from tract_ray.files import atomic_folder, read_json, read_metadata, read_safetensors
+from tract_ray.training.checkpoint import CHECKPOINT, Position, save_checkpoint
+from tract_ray.training.paths import Paths
+from tract_ray.training.run_config import RunConfig
+from tract_ray.training.worker import Worker
+
+FORMAT = 1  # raised when what a phase computes changes, so that older stages are not found any more
+POLL_SECONDS = 0.3
+STATE = "state.safetensors"
+BESIDE = ("best", "averages")  # folders of a run that belong to its last phase
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Optimiser steps `start … end - 1` of a run: a phase, or a part of one.
+
+    `key` determines the weights at its end, `scored` the scores on its way as well.
+    """
+
+    phase: Phase
+    start: int
+    end: int
+    samples: int
+    key: str
+    scored: str
+
+
+def stages_of(config: RunConfig) -> list[Stage]:
+    """The stages of a run, first to last; each key holds its parent's."""
+    kind, method = methods[config.method.kind], config.method
+    parent = config_hash(
+        {
+            "format": FORMAT,
+            "teacher": _content(config.teacher.path) if config.teacher.path else to_dict(config.teacher),
+            "student": to_dict(config.student),
+            "student_from": (
+                config.student_from if config.student_from in ("teacher", "random") else _content(config.student_from)
+            ),
+            "seed": config.seed,
+        }
+    )
+    phases, stages = method.phases(), list[Stage]()
+    parts = method.part_ends()
+    ends = sorted({*(phase.end for phase in phases), *parts})
+    begin = 0
+    for end in ends:
+        phase = next(p for p in phases if p.start <= begin < p.end)
+        parent = config_hash([parent, kind.determines(method, phase, begin, end)])
+        last = end == phases[-1].end
+        evaluation = to_dict(config.evaluation)
+        if not (last or kind.keeps_best):
+            del evaluation["samples"]
+        scored = config_hash([parent, evaluation, kind.handover(method, phase), last])
+        key = scored if kind.keeps_best else parent
+        stages.append(Stage(phase, begin, end, (end - begin) * method.batch, key, scored))
+        if end == phase.end:
+            parent = config_hash([parent, kind.handover(method, phase)])
+        if config.parts and end == parts[config.parts - 1]:
+            break
+        begin = end
+    return stages
+
+
+def run_samples(config: RunConfig) -> int:
+    """Training images of the run, if it trained all of its stages itself."""
+    return sum(stage.samples for stage in stages_of(config))
+
+
+def _content(folder: str) -> str:
+    """A hash of a model folder's weights, wherever it lies; of its name where there are none yet."""
+    file = Path(folder).expanduser().absolute() / "model.safetensors"
+    return _file_hash(file, file.stat().st_mtime_ns) if file.is_file() else folder
+
+
+@lru_cache(maxsize=64)
+def _file_hash(file: Path, modified: int) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()[:16]
+
+
+class StageStore:
+    """The finished stages of all runs: folders with the weights, the record and the pictures of one phase each."""
+
+    def __init__(self, paths: Paths) -> None:
+        self.folder = paths.cache / "stages"
+
+    def path(self, stage: Stage) -> Path:
+        """Where the stage is, or will be."""
+        return self.folder / stage.key
+
+    def has(self, stage: Stage) -> bool:
+        """Whether the stage is finished."""
+        return (self.path(stage) / "stage.json").is_file()
+
+    @contextmanager
+    def claim(self, stage: Stage, worker: Worker) -> Iterator[bool]:
+        """Yields True where the stage is there, or False with the right to train it, after waiting for who does.
+
+        All workers of a run call this; the leading one holds the lock.
+        """
+        with ExitStack() as held:
+            while True:
+                answer = self._try(stage, held) if worker.leads else ""
+                answer = worker.gather(answer)[0]
+                if answer != "busy":
+                    break
+                time.sleep(POLL_SECONDS)
+            yield answer == "found"
+
+    def _try(self, stage: Stage, held: ExitStack) -> str:
+        if self.has(stage):
+            return "found"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = self.path(stage).with_suffix(".lock").open("a")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            return "busy"
+        if self.has(stage):  # finished between the two looks
+            lock.close()
+            return "found"
+        held.enter_context(lock)
+        return "mine"
+
+    def publish(self, stage: Stage, method: Method, run: Path, seconds: float, distances: dict[float, float]) -> None:
+        """Keep the stage that `method` has just ended in the folder `run`."""
+        first, last = (step * method.config.batch for step in (stage.start, stage.end))
+        lines = [line for line in read_lines(run) if first < line["samples"] <= last]
+        with atomic_folder(self.path(stage), keep=True) as new:
+            if stage.end == stage.phase.end:
+                save_checkpoint(new / STATE, method, {}, Position(step=stage.end), stage.key, boundary=True)
+            else:  # a part: its optimisers go on
+                shutil.copy(run / CHECKPOINT, new / STATE)
+            write_lines(new, lines)
+            for line in lines:
+                if "image" in line:
+                    (new / line["image"]).parent.mkdir(exist_ok=True)
+                    shutil.copy(run / line["image"], new / line["image"])
+            for name in BESIDE:
+                if (run / name).is_dir():
+                    shutil.copytree(run / name, new / name)
+            about = {
+                **asdict(stage),
+                "seconds": seconds,
+                "distances": {repr(mu): distance for mu, distance in distances.items()},
+            }
+            (new / "stage.json").write_text(json.dumps(about, indent=1))
+
+    def read(self, stage: Stage) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tensor]]:
+        """What a stage says of itself, the state at its end, and its tensors."""
+        folder = self.path(stage)
+        state = json.loads(read_metadata(folder / STATE, "stage")["state"])
+        return read_json(folder / "stage.json", "stage"), state, read_safetensors(folder / STATE, "stage")
+
+    def copy_record(self, stage: Stage, run: Path, batch: int) -> int:
+        """Put the stage's record and pictures into the folder `run`, after what came before; returns its lines.
+
+        Scores are left out where they are of other averages or of another evaluation than the run asks for.
+        """
+        before = [line for line in read_lines(run) if line["samples"] <= stage.start * batch]
+        own = self.scored_alike(stage)
+        lines = [line for line in read_lines(self.path(stage)) if own or "loss" in line.get("metrics", {})]
+        for line in lines:
+            if "image" in line:
+                (run / line["image"]).parent.mkdir(exist_ok=True)
+                shutil.copy(self.path(stage) / line["image"], run / line["image"])
+        for name in BESIDE:
+            if (self.path(stage) / name).is_dir():
+                shutil.copytree(self.path(stage) / name, run / name, dirs_exist_ok=True)
+        write_lines(run, [*before, *lines])
+        return len(before) + len(lines)
+
+    def scored_alike(self, stage: Stage) -> bool:
+        """Whether the scores that were kept with the stage are those that `stage` asks for."""
+        return bool(read_json(self.path(stage) / "stage.json", "stage")["scored"] == stage.scored)
+
+
+def read_lines(folder: Path) -> list[dict[str, Any]]:
+    """The complete lines of the record in `folder`."""
+    path = folder / "record.jsonl"
+    text = path.read_text().splitlines(keepends=True) if path.is_file() else []
+    return [json.loads(line) for line in text if line.endswith("\n")]
+
+
+def write_lines(folder: Path, lines: list[dict[str, Any]]) -> None:
+    """Replace the record in `folder`."""
+    (folder / "record.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def scored_lines(folder: Path) -> list[dict[str, Any]]:
+    """The scores in a record, in order: `samples`, `distance`, `mu_i`."""
+    found = []
+    for line in read_lines(folder):
+        values = line.get("metrics", {})
+        if "mu_i_best" in values:
+            distance = next(value for name, value in values.items() if name.startswith("fid_"))
+            found.append({"samples": line["samples"], "distance": distance, "mu_i": values["mu_i_best"]})
+    return found

@@ -1,0 +1,258 @@
+"""Sweeps replayed from the record of an exhaustive one: the same searcher, with recorded scores instead of training.
+
+Whether stopping and sharing find what plain search finds, and for how many images, takes hundreds of sweeps to answer.
+Run as `python -m tract_ray.tuning.replay RECORD`, after `… replay --record SWEEP_FOLDER RECORD` made the record.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import optuna
+import typer
+from rich.console import Console
+
+from tract_ray.config import config_hash, from_dict, require
+from tract_ray.files import read_json
+from tract_ray.terminal import print_table, run_app
+from tract_ray.training import RunConfig
+from tract_ray.training.stages import Stage, StageStore, scored_lines
+from tract_ray.tuning.searcher import StudySearcher
+from tract_ray.tuning.space import Space, apply_changes
+from tract_ray.tuning.statistics import interval
+from tract_ray.tuning.study import ANCHOR, Search, sampler_for
+
+IMAGES_A_SECOND = 4000.0
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One recorded run: its scores at samples seen, and its final distance."""
+
+    points: tuple[tuple[int, float], ...]
+    final: float
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """An exhaustive sweep: the run that its trials started from, and every seed's curve by the configuration's key."""
+
+    run: RunConfig
+    curves: dict[str, list[Curve]]
+
+    def mean(self, run: RunConfig) -> float:
+        """The distance of a configuration: the mean over its seeds."""
+        return float(np.mean([curve.final for curve in self.curves[_key(run)]]))
+
+    def best(self) -> tuple[float, list[float]]:
+        """The smallest mean and its seeds' distances."""
+        finals = [[curve.final for curve in curves] for curves in self.curves.values()]
+        best = min(finals, key=lambda seeds: float(np.mean(seeds)))
+        return float(np.mean(best)), best
+
+
+def record(folder: Path, out: Path) -> int:
+    """Write the curves of the sweep in `folder` to `out`; returns how many."""
+    base = read_json(folder / "sweep.json", "sweep")["config"]
+    curves = []
+    for result in sorted((folder / "trials").glob("*/result.json")):
+        config = read_json(result.parent / "config.json", "sweep")["config"]
+        points = [(line["samples"], line["distance"]) for line in scored_lines(result.parent)]
+        final = read_json(result, "sweep")["distance"]
+        curves.append({"method": _difference(base["method"], config["method"]), "points": points, "final": final})
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({"run": base, "curves": curves}, indent=None, separators=(",", ":")) + "\n")
+    return len(curves)
+
+
+def _difference(base: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in other.items() if base.get(name) != value}
+
+
+def load(path: Path) -> Recorded:
+    """Read what `record` wrote."""
+    data = read_json(path, "record")
+    run = from_dict(RunConfig, data["run"])
+    curves: dict[str, list[Curve]] = {}
+    for item in data["curves"]:
+        own = apply_changes(run, {f"method.{name}": value for name, value in item["method"].items()})
+        points = tuple((int(samples), float(distance)) for samples, distance in item["points"])
+        curves.setdefault(_key(own), []).append(Curve(points, float(item["final"])))
+    return Recorded(run, curves)
+
+
+def _key(run: RunConfig) -> str:
+    return config_hash(run.method)
+
+
+class _Trained(StageStore):
+    """The stages that replayed runs have trained so far."""
+
+    def __init__(self) -> None:
+        self.keys: set[str] = set()
+
+    def has(self, stage: Stage) -> bool:
+        return stage.key in self.keys
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a replayed sweep ended: images trained, the best's mean distance, and (images, best so far) on the way."""
+
+    images: int
+    best: float
+    path: tuple[tuple[int, float], ...]
+
+    def reached(self, distance: float) -> float:
+        """Images after which the best so far was at most `distance`; infinite if never."""
+        return next((float(images) for images, best in self.path if best <= distance), float("inf"))
+
+
+def replay(space: Space, recorded: Recorded, search: Search, *, sharing: bool = True, slots: int = 2) -> Outcome:
+    """Run a sweep in simulated time: each slot trains 4,000 images a second. A run's seed picks its recorded curve.
+
+    What a person would choose at each moment is the finished trial of the smallest score; it is judged by the mean
+    over its configuration's seeds. Without `sharing` every run trains all of its images.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(sampler=sampler_for(space, search), pruner=search.build_pruner())
+    if search.sampler not in ("grid", "random"):
+        for anchor in space.anchors[: search.trials]:
+            study.enqueue_trial(dict(anchor), user_attrs={ANCHOR: True})
+    store = _Trained()
+    searcher = StudySearcher(
+        study, space, recorded.run, search, lambda job: None, lambda *_: None, store if sharing else None
+    )
+    events: list[tuple[float, int, str, int]] = []
+    path: list[tuple[int, float]] = []
+    chosen: tuple[float, float] | None = None  # the best score so far, and the mean of its configuration
+    now, free, asked = 0.0, slots, 0
+    trained: dict[str, int] = {}
+
+    def cost_to(name: str, samples: int) -> int:
+        """Images that the run trains from its last event up to `samples`: none within a stage that is there."""
+        job = searcher.live[name]
+        if not sharing:
+            return samples
+        total, begin = 0, 0
+        for stage in job.stages:
+            end = begin + stage.samples
+            if stage.key not in reused[name]:
+                total += max(0, min(end, samples) - begin)
+            begin = end
+        return total
+
+    reused: dict[str, set[str]] = {}
+    curves: dict[str, Curve] = {}
+    while True:
+        while free and (given := searcher.suggest(name := f"run-{asked}")) not in (None, "FINISHED"):
+            assert isinstance(given, dict)
+            asked, free = asked + 1, free - 1
+            job = searcher.live[name]
+            options = recorded.curves[_key(job.run)]
+            curves[name] = options[(job.run.seed + search.seed + job.trial.number) % len(options)]
+            reused[name] = {stage.key for stage in job.stages if store.has(stage)}
+            trained[name] = 0
+            samples = curves[name].points[0][0]
+            heapq.heappush(events, (now + cost_to(name, samples) / IMAGES_A_SECOND, asked, name, 0))
+        if not events:
+            break
+        now, order, name, place = heapq.heappop(events)
+        job, curve = searcher.live[name], curves[name]
+        samples, distance = curve.points[place]
+        trained[name] = cost_to(name, samples)
+        begin = 0
+        for stage in job.stages:
+            begin += stage.samples
+            if begin <= samples:
+                store.keys.add(stage.key)
+        last = place == len(curve.points) - 1
+        seconds = trained[name] / IMAGES_A_SECOND
+        result = {
+            "samples": samples,
+            "distance": curve.final if last else distance,
+            "finished": last,
+            "trained": trained[name],
+            "device_seconds": seconds,
+        }
+        searcher.on_trial_result(name, result)
+        if last or searcher.should_stop(name, result):
+            searcher.on_trial_complete(name, result)
+            free += 1
+            if last and (chosen is None or curve.final < chosen[0]):
+                chosen = curve.final, recorded.mean(job.run)
+            if last and chosen:
+                path.append((int(searcher.spent["trained"]), chosen[1]))
+        else:
+            ahead = cost_to(name, curve.points[place + 1][0]) - trained[name]
+            heapq.heappush(events, (now + ahead / IMAGES_A_SECOND, order, name, place + 1))
+    assert chosen is not None
+    return Outcome(int(searcher.spent["trained"]), chosen[1], tuple(path))
+
+
+def compare(space: Space, recorded: Recorded, search: Search, seeds: int, budget_trials: int) -> list[dict[str, Any]]:
+    """For each seed, `search` and plain random search, whole runs without sharing, of the same budget in images."""
+    rows = []
+    for seed in range(seeds):
+        ours = replay(space, recorded, replace(search, seed=seed))
+        whole = recorded.run.method.samples
+        plain = Search(trials=max(1, budget_trials), seed=seed, sampler="random", pruner="none")
+        random = replay(space, recorded, plain, sharing=False)
+        affordable = [best for images, best in random.path if images <= max(ours.images, whole)]
+        equal = affordable[-1] if affordable else float("inf")
+        rows.append(
+            {
+                "seed": seed,
+                "images": ours.images,
+                "of whole runs": ours.images / (search.trials * whole),
+                "best": ours.best,
+                "random, same images": equal,
+                "random, all": random.best,
+                "images to random's best": ours.reached(random.best) / random.images,
+            }
+        )
+    return rows
+
+
+def main(
+    file: Annotated[Path, typer.Argument(help="The record: JSON.")],
+    record_from: Annotated[Path | None, typer.Option("--record", help="Make it from this sweep's folder.")] = None,
+    script: Annotated[Path, typer.Option(help="The sweep script whose space it is.")] = Path("sweeps/mu_search.py"),
+    trials: Annotated[int, typer.Option(help="Trials of each replayed sweep.")] = 24,
+    reduction: Annotated[int, typer.Option(help="Halving keeps one in this many.")] = 3,
+    seeds: Annotated[int, typer.Option(help="Replayed sweeps.")] = 10,
+) -> None:
+    """Replay a sweep with sharing and early stopping against plain random search, from recorded curves."""
+    import runpy
+
+    from tract_ray.tuning.options import Options
+
+    console = Console(highlight=False, soft_wrap=True)
+    if record_from:
+        console.print(f"{record(record_from, file)} curves")
+        return
+    recorded = load(file)
+    plan = runpy.run_path(str(script))["plan"]
+    space, _ = plan(Options(samples=str(recorded.run.method.samples)))
+    require(bool(recorded.curves), "record", f"{file} holds no curves")
+    search = Search(trials=trials, reduction=reduction, finish_anchors=False)
+    rows = compare(space, recorded, search, seeds, trials)
+    shown = [{key: f"{v:.3g}" if isinstance(v, float) else f"{v:,}" for key, v in row.items()} for row in rows]
+    title = f"{trials} trials, halving by {reduction}; the exhaustive best is {recorded.best()[0]:.3g}"
+    print_table(console, title, shown)
+    wins = sum(row["best"] <= row["random, same images"] for row in rows)
+    console.print(f"at least as good as random search of the same images: {wins} of {seeds} seeds")
+    top = interval(recorded.best()[1])
+    among = sum(row["best"] <= top.high for row in rows)
+    console.print(f"within the seeds' interval of the exhaustive best ({top}): {among} of {seeds} seeds")
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command()(main)
+    run_app(app)
