@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -21,15 +23,17 @@ HEALTH = "/api/local_raylet_healthz"
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """Ports that nobody listens on now. None of those that the kernel gives to clients or Ray to its workers: such a
+    one may be taken before it is used.
+    """
+    free: list[int] = []
+    for port in random.SystemRandom().sample(range(20_000, 32_768), k=12_768):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            free.append(port)
+        if len(free) == count:
+            return free
+    raise OSError(f"there are no {count} free ports")
 
 
 def start(
@@ -68,13 +72,22 @@ def end(process: subprocess.Popen[bytes], *, at_once: bool = False) -> None:
     process.wait(timeout=15)
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60, log: Path | None = None) -> None:
-    """Wait for `condition`; fails with the log's end."""
+def wait_until(
+    condition: Callable[[], bool],
+    what: str,
+    seconds: float = 60,
+    log: Path | None = None,
+    process: subprocess.Popen[bytes] | None = None,
+) -> None:
+    """Wait for `condition`; fails with the log's end, and at once if `process` has ended."""
     until = time.monotonic() + seconds
     while not condition():
-        if time.monotonic() > until:
-            tail = log.read_text()[-2000:] if log and log.exists() else ""
-            raise TimeoutError(f"{what} after {seconds} s\n{tail}")
+        ended = process.poll() if process else None
+        if ended is not None or time.monotonic() > until:
+            tail = log.read_text()[-3000:] if log and log.exists() else ""
+            raise TimeoutError(
+                f"{what} " + (f"after {seconds} s" if ended is None else f"and ended: {ended}") + f"\n{tail}"
+            )
         time.sleep(0.1)
 
 
@@ -160,9 +173,9 @@ class RayCluster:
                 command += [f"--address={self.address}"]
             log = self.folder.with_name(f"ray-node-{number}.log")
             self.nodes.append(start(command, log, cwd=self.cwd, env=self.env))
-            if number == 0:
-                wait_until(lambda: answers(f"http://127.0.0.1:{agents[0]}{HEALTH}"), "no head", 90, log)
-        wait_until(lambda: answers(f"http://127.0.0.1:{agents[-3]}{HEALTH}"), "no second node", 90, log)
+            url = f"http://127.0.0.1:{http}{HEALTH}"
+            if number in (0, len(self.cpus) - 1):  # the others need not be waited for
+                wait_until(partial(answers, url), f"node {number} does not answer", 90, log, self.nodes[-1])
         return self
 
     def stop(self) -> None:

@@ -10,28 +10,24 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import yaml
+from services import BIN, ROOT, end, free_ports, start, wait_until
 
 pytestmark = pytest.mark.cluster
 
-ROOT = Path(__file__).parents[2]
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())["services"]
-BIN = Path(sys.executable).parent
-HEAD, WORKER = "127.0.0.2", "127.0.0.3"  # two machines, as far as Ray can tell
+HEAD, WORKER = "127.0.0.6", "127.0.0.7"  # two machines, as far as Ray can tell
 PATIENCE = 150.0  # seconds; a laptop needs 20
 
 JOB = """
@@ -48,32 +44,17 @@ with mlflow.start_run():
 """
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for s in sockets:
-            s.bind(("127.0.0.1", 0))
-        return [s.getsockname()[1] for s in sockets]
-    finally:
-        for s in sockets:
-            s.close()
-
-
 def substituted(text: str, table: dict[str, str]) -> str:
     for old, new in table.items():
         text = text.replace(old, new)
     return text
 
 
-def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + PATIENCE
-    while not ready():
-        assert process.poll() is None, f"ended with {process.returncode}:\n{log.read_text()[-3000:]}"
-        assert time.monotonic() < end, f"not ready after {PATIENCE:.0f} s:\n{log.read_text()[-3000:]}"
-        time.sleep(0.3)
+def healthy(command: list[str], environment: dict[str, str]) -> bool:
+    return subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0
 
 
-def answers(url: str) -> bool:
+def responds(url: str) -> bool:
     """Whether anything, a refusal included, comes back."""
     try:
         urllib.request.urlopen(url, timeout=5).close()
@@ -84,24 +65,14 @@ def answers(url: str) -> bool:
     return True
 
 
-def healthy(command: list[str], environment: dict[str, str]) -> bool:
-    return subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0
-
-
 @contextmanager
 def running(command: list[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A service, and at the end it and all that it started are gone; by their process ids."""
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, cwd=log.parent)
+    """A service, and at the end it and all that it started are gone."""
+    process = start(command, log, cwd=log.parent, env=environment)
     try:
         yield process
     finally:
-        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-        process.send_signal(signal.SIGTERM)
-        _, alive = psutil.wait_procs(family, timeout=3)
-        for member in alive:
-            member.kill()
-        process.wait(timeout=10)
+        end(process)
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +130,7 @@ def backend(request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
                 return False
             return True
 
-        wait_until(ready, server, log)
+        wait_until(ready, "PostgreSQL does not answer", PATIENCE, log, server)
         table = {"${POSTGRES_PASSWORD}": "secret", "postgres:5432": f"127.0.0.1:{port}"}
         yield substituted(SERVICES["mlflow"]["environment"]["MLFLOW_BACKEND_STORE_URI"], table)
     finally:
@@ -176,7 +147,8 @@ def mlflow_server(backend: str, folder: Path) -> Iterator[str]:
     environment = {**os.environ, "MLFLOW_BACKEND_STORE_URI": backend, "MLFLOW_DISABLE_TELEMETRY": "true"}
     log = folder / "mlflow.log"
     with running([str(BIN / program), *options], environment, log) as server:
-        wait_until(lambda: answers(f"http://127.0.0.1:{port}/health"), server, log)
+        url = f"http://127.0.0.1:{port}/health"
+        wait_until(lambda: responds(url), "MLflow does not answer", PATIENCE, log, server)
         yield f"http://127.0.0.1:{port}"
 
 
@@ -208,7 +180,7 @@ def test_mlflow_records_and_answers_to_its_names_alone(mlflow_address: str) -> N
 @pytest.fixture(scope="module")
 def cluster(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """Head and worker; the address that jobs go to, and the environment that reaches it."""
-    port, dashboard, *others = free_ports(8)
+    port, dashboard, *others = free_ports(5)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     environment |= {k: v for k, v in SERVICES["ray-head"].get("environment", {}).items() if k.startswith("RAY_")}
     environment["RAY_AUTH_TOKEN"] = "0123456789abcdef" * 4
@@ -228,19 +200,23 @@ def cluster(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
     # Beside what compose.yaml says: what keeps two nodes apart that share one machine.
     head = [*command("ray-head"), f"--node-ip-address={HEAD}", f"--temp-dir={folder / 'h'}"]
     head += [f"--dashboard-agent-listen-port={others[1]}", f"--object-store-memory={100 << 20}"]
+    head += [f"--ray-client-server-port={others[2]}"]
     worker = [*command("ray-worker"), f"--node-ip-address={WORKER}", f"--temp-dir={folder / 'w'}"]
     worker += [f"--object-store-memory={100 << 20}"]
     health = SERVICES["ray-head"]["healthcheck"]["test"]
     check = [str(BIN / health[1]), *(substituted(word, table) for word in health[2:])]
     probe = SERVICES["ray-worker"]["healthcheck"]["test"]
     worker_check = [sys.executable, *probe[2:-1], substituted(probe[-1], {**table, "127.0.0.1": WORKER})]
-    with running(head, environment, folder / "head.log") as first:
-        wait_until(lambda: answers(f"http://127.0.0.1:{dashboard}"), first, folder / "head.log")
-        wait_until(lambda: healthy(check, environment), first, folder / "head.log")
-        with running(worker, environment, folder / "worker.log") as second:
-            wait_until(lambda: answers(f"http://{WORKER}:{others[0]}"), second, folder / "worker.log")
-            wait_until(lambda: healthy(worker_check, environment), second, folder / "worker.log")
-            yield f"http://127.0.0.1:{dashboard}", environment
+    url, agent = f"http://127.0.0.1:{dashboard}", f"http://{WORKER}:{others[0]}"
+    log = folder / "head.log"
+    with running(head, environment, log) as first:
+        wait_until(lambda: responds(url), "the dashboard does not answer", PATIENCE, log, first)
+        wait_until(lambda: healthy(check, environment), "the head is not healthy", PATIENCE, log, first)
+        log = folder / "worker.log"
+        with running(worker, environment, log) as second:
+            wait_until(lambda: responds(agent), "the worker does not answer", PATIENCE, log, second)
+            wait_until(lambda: healthy(worker_check, environment), "the worker is not healthy", PATIENCE, log, second)
+            yield url, environment
 
 
 def submit(address: str, environment: dict[str, str], *script: str) -> subprocess.CompletedProcess[str]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,16 @@ from tract_ray.training import Paths, train_teacher
 from runs import paths_at, tiny_run, without_stages  # isort: skip (beside this file)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def short_classifier() -> None:
+@pytest.fixture(scope="module", autouse=True)
+def short_classifier() -> Iterator[None]:
     """The features need not be good here, only the same ones every time."""
-    classifier.RECIPE["steps"] = 20
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(classifier.RECIPE, "steps", 20)
+        yield
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory, short_classifier: None) -> Paths:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Paths:
     """A cache with the tiny teacher in it."""
     folder: Path = tmp_path_factory.mktemp("storage")
     train_teacher(tiny_run().teacher, paths_at(folder))

@@ -20,7 +20,7 @@ from rich.console import Console
 from tract_ray.config import config_hash, from_dict, require
 from tract_ray.files import read_json
 from tract_ray.terminal import print_table, run_app
-from tract_ray.training import RunConfig
+from tract_ray.training import RunConfig, RunResult
 from tract_ray.training.stages import Stage, StageStore, scored_lines
 from tract_ray.tuning.searcher import StudySearcher
 from tract_ray.tuning.space import Space, apply_changes
@@ -32,21 +32,22 @@ IMAGES_A_SECOND = 4000.0
 
 @dataclass(frozen=True)
 class Curve:
-    """One recorded run: its scores at samples seen, and its final distance."""
+    """One recorded run: scores at samples seen, the final distance of its bank's best average and that of its own."""
 
     points: tuple[tuple[int, float], ...]
     final: float
+    own: float
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """An exhaustive sweep: the run that its trials started from, and every seed's curve by the configuration's key."""
+    """An exhaustive sweep: the run that its trials started from, and the configurations' curves by key, seed by seed."""
 
     run: RunConfig
     curves: dict[str, list[Curve]]
 
     def mean(self, run: RunConfig) -> float:
-        """The distance of a configuration: the mean over its seeds."""
+        """The distance of a configuration: the mean over its seeds of the bank's best."""
         return float(np.mean([curve.final for curve in self.curves[_key(run)]]))
 
     def best(self) -> tuple[float, list[float]]:
@@ -60,11 +61,19 @@ def record(folder: Path, out: Path) -> int:
     """Write the curves of the sweep in `folder` to `out`; returns how many."""
     base = read_json(folder / "sweep.json", "sweep")["config"]
     curves = []
-    for result in sorted((folder / "trials").glob("*/result.json")):
-        config = read_json(result.parent / "config.json", "sweep")["config"]
-        points = [(line["samples"], line["distance"]) for line in scored_lines(result.parent)]
-        final = read_json(result, "sweep")["distance"]
-        curves.append({"method": _difference(base["method"], config["method"]), "points": points, "final": final})
+    for file in sorted((folder / "trials").glob("*/result.json")):
+        config = read_json(file.parent / "config.json", "sweep")["config"]
+        result = RunResult.from_json(read_json(file, "sweep"))
+        curves.append(
+            {
+                "method": _difference(base["method"], config["method"]),
+                "seed": config["seed"],
+                "points": [(line["samples"], round(line["distance"], 4)) for line in scored_lines(file.parent)],
+                "final": round(result.distance, 4),
+                "own": round(next(iter(result.distances.values())), 4),  # a method's own average comes first
+            }
+        )
+    curves.sort(key=lambda curve: curve["seed"])
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps({"run": base, "curves": curves}, indent=None, separators=(",", ":")) + "\n")
     return len(curves)
@@ -82,7 +91,7 @@ def load(path: Path) -> Recorded:
     for item in data["curves"]:
         own = apply_changes(run, {f"method.{name}": value for name, value in item["method"].items()})
         points = tuple((int(samples), float(distance)) for samples, distance in item["points"])
-        curves.setdefault(_key(own), []).append(Curve(points, float(item["final"])))
+        curves.setdefault(_key(own), []).append(Curve(points, float(item["final"]), float(item["own"])))
     return Recorded(run, curves)
 
 
@@ -102,22 +111,29 @@ class _Trained(StageStore):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a replayed sweep ended: images trained, the best's mean distance, and (images, best so far) on the way."""
+    """How a replayed sweep ended: images trained, the distance of its best student, and the mean of that student's
+    configuration over all recorded seeds; `path` is (images, best so far) on the way.
+    """
 
     images: int
     best: float
+    mean: float
     path: tuple[tuple[int, float], ...]
+
+    def after(self, images: int) -> float:
+        """The best student for at most so many images; infinite before the first."""
+        return next((best for spent, best in reversed(self.path) if spent <= images), float("inf"))
 
     def reached(self, distance: float) -> float:
         """Images after which the best so far was at most `distance`; infinite if never."""
         return next((float(images) for images, best in self.path if best <= distance), float("inf"))
 
 
-def replay(space: Space, recorded: Recorded, search: Search, *, sharing: bool = True, slots: int = 2) -> Outcome:
-    """Run a sweep in simulated time: each slot trains 4,000 images a second. A run's seed picks its recorded curve.
+def replay(space: Space, recorded: Recorded, search: Search, *, plain: bool = False, slots: int = 2) -> Outcome:
+    """Run a sweep in simulated time: each slot trains 4,000 images a second.
 
-    What a person would choose at each moment is the finished trial of the smallest score; it is judged by the mean
-    over its configuration's seeds. Without `sharing` every run trains all of its images.
+    A sweep's seed is its runs' seed, and picks their recorded curves. A `plain` sweep shares nothing, every run trains
+    all of its images, and has no bank: a run is its own average.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=sampler_for(space, search), pruner=search.build_pruner())
@@ -126,18 +142,18 @@ def replay(space: Space, recorded: Recorded, search: Search, *, sharing: bool = 
             study.enqueue_trial(dict(anchor), user_attrs={ANCHOR: True})
     store = _Trained()
     searcher = StudySearcher(
-        study, space, recorded.run, search, lambda job: None, lambda *_: None, store if sharing else None
+        study, space, recorded.run, search, lambda job: None, lambda *_: None, None if plain else store
     )
     events: list[tuple[float, int, str, int]] = []
     path: list[tuple[int, float]] = []
-    chosen: tuple[float, float] | None = None  # the best score so far, and the mean of its configuration
+    best = mean = float("inf")
     now, free, asked = 0.0, slots, 0
     trained: dict[str, int] = {}
 
     def cost_to(name: str, samples: int) -> int:
         """Images that the run trains from its last event up to `samples`: none within a stage that is there."""
         job = searcher.live[name]
-        if not sharing:
+        if plain:
             return samples
         total, begin = 0, 0
         for stage in job.stages:
@@ -155,7 +171,7 @@ def replay(space: Space, recorded: Recorded, search: Search, *, sharing: bool = 
             asked, free = asked + 1, free - 1
             job = searcher.live[name]
             options = recorded.curves[_key(job.run)]
-            curves[name] = options[(job.run.seed + search.seed + job.trial.number) % len(options)]
+            curves[name] = options[(search.seed + job.repeat) % len(options)]
             reused[name] = {stage.key for stage in job.stages if store.has(stage)}
             trained[name] = 0
             samples = curves[name].points[0][0]
@@ -172,10 +188,11 @@ def replay(space: Space, recorded: Recorded, search: Search, *, sharing: bool = 
             if begin <= samples:
                 store.keys.add(stage.key)
         last = place == len(curve.points) - 1
+        final = curve.own if plain else curve.final
         seconds = trained[name] / IMAGES_A_SECOND
         result = {
             "samples": samples,
-            "distance": curve.final if last else distance,
+            "distance": final if last else distance,
             "finished": last,
             "trained": trained[name],
             "device_seconds": seconds,
@@ -184,36 +201,33 @@ def replay(space: Space, recorded: Recorded, search: Search, *, sharing: bool = 
         if last or searcher.should_stop(name, result):
             searcher.on_trial_complete(name, result)
             free += 1
-            if last and (chosen is None or curve.final < chosen[0]):
-                chosen = curve.final, recorded.mean(job.run)
-            if last and chosen:
-                path.append((int(searcher.spent["trained"]), chosen[1]))
+            if last and final < best:
+                best, mean = final, recorded.mean(job.run)
+                path.append((int(searcher.spent["trained"]), best))
         else:
             ahead = cost_to(name, curve.points[place + 1][0]) - trained[name]
             heapq.heappush(events, (now + ahead / IMAGES_A_SECOND, order, name, place + 1))
-    assert chosen is not None
-    return Outcome(int(searcher.spent["trained"]), chosen[1], tuple(path))
+    return Outcome(int(searcher.spent["trained"]), best, mean, tuple(path))
 
 
-def compare(space: Space, recorded: Recorded, search: Search, seeds: int, budget_trials: int) -> list[dict[str, Any]]:
-    """For each seed, `search` and plain random search, whole runs without sharing, of the same budget in images."""
+def compare(space: Space, recorded: Recorded, search: Search, seeds: int) -> list[dict[str, Any]]:
+    """For each seed, `search` and plain random search: as many whole runs, and as many as the same images are."""
     rows = []
     for seed in range(seeds):
         ours = replay(space, recorded, replace(search, seed=seed))
-        whole = recorded.run.method.samples
-        plain = Search(trials=max(1, budget_trials), seed=seed, sampler="random", pruner="none")
-        random = replay(space, recorded, plain, sharing=False)
-        affordable = [best for images, best in random.path if images <= max(ours.images, whole)]
-        equal = affordable[-1] if affordable else float("inf")
+        random = Search(trials=search.trials, seed=seed, sampler="random", pruner="none")
+        plain = replay(space, recorded, random, plain=True)
         rows.append(
             {
                 "seed": seed,
                 "images": ours.images,
-                "of whole runs": ours.images / (search.trials * whole),
+                "of random's": ours.images / plain.images,
                 "best": ours.best,
-                "random, same images": equal,
-                "random, all": random.best,
-                "images to random's best": ours.reached(random.best) / random.images,
+                "random, same images": plain.after(ours.images),
+                "random, all": plain.best,
+                "images to random's best": ours.reached(plain.best) / plain.images,
+                "mean of best": ours.mean,
+                "mean of random's": plain.mean,
             }
         )
     return rows
@@ -241,15 +255,17 @@ def main(
     space, _ = plan(Options(samples=str(recorded.run.method.samples)))
     require(bool(recorded.curves), "record", f"{file} holds no curves")
     search = Search(trials=trials, reduction=reduction, finish_anchors=False)
-    rows = compare(space, recorded, search, seeds, trials)
+    rows = compare(space, recorded, search, seeds)
     shown = [{key: f"{v:.3g}" if isinstance(v, float) else f"{v:,}" for key, v in row.items()} for row in rows]
-    title = f"{trials} trials, halving by {reduction}; the exhaustive best is {recorded.best()[0]:.3g}"
+    best, of_seeds = recorded.best()
+    title = f"{trials} trials, halving by {reduction}; the exhaustive best is {best:.3g}, mean of {len(of_seeds)} seeds"
     print_table(console, title, shown)
     wins = sum(row["best"] <= row["random, same images"] for row in rows)
     console.print(f"at least as good as random search of the same images: {wins} of {seeds} seeds")
-    top = interval(recorded.best()[1])
-    among = sum(row["best"] <= top.high for row in rows)
-    console.print(f"within the seeds' interval of the exhaustive best ({top}): {among} of {seeds} seeds")
+    cheap = sum(row["images to random's best"] <= 0.4 for row in rows)
+    console.print(f"as good as {trials} whole runs at random, for 40% of their images: {cheap} of {seeds} seeds")
+    among = sum(row["mean of best"] <= (top := interval(of_seeds)).high for row in rows)
+    console.print(f"mean of its best within the interval of the exhaustive best ({top}): {among} of {seeds} seeds")
 
 
 if __name__ == "__main__":
