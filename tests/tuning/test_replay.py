@@ -28,7 +28,7 @@ def recorded(seeds: int = 2) -> Recorded:
             run = apply_changes(BANKED, {"method.mu_s": mu_s, "method.mu_i": mu_i})
             level = 10 * mu_s - mu_i
             points = ((256, 4 * level), (512, 3 * level), (768, 2 * level), (1024, level))
-            curves[_key(run)] = [Curve(points, level + seed) for seed in range(seeds)]
+            curves[_key(run)] = [Curve(points, level + seed, level + seed + 0.5) for seed in range(seeds)]
     return Recorded(BANKED, curves)
 
 
@@ -38,10 +38,17 @@ def test_the_best_of_the_record() -> None:
 
 def test_whole_runs_cost_what_they_are() -> None:
     search = Search(trials=4, pruner="none", sampler="grid")
-    plain = replay(SHARING, recorded(), search, sharing=False)
+    plain = replay(SHARING, recorded(), search, plain=True)
     assert plain.images == 4 * 1024
-    assert plain.best == pytest.approx(4.75)
-    assert plain.path[-1] == (4 * 1024, plain.best)
+    assert plain.best == pytest.approx(4.75)  # of the first seed, by its own average
+    assert plain.mean == pytest.approx(4.75)  # of both seeds, by the best of the bank
+    assert plain.after(1023) == float("inf")
+    assert plain.after(4 * 1024) == plain.best
+
+
+def test_the_seed_of_a_sweep_is_that_of_its_runs() -> None:
+    outcomes = [replay(SHARING, recorded(), Search(trials=4, pruner="none", sampler="grid", seed=s)) for s in (0, 1, 2)]
+    assert [outcome.best for outcome in outcomes] == pytest.approx([4.25, 5.25, 4.25])
 
 
 def test_shared_stages_cost_nothing_again() -> None:
@@ -74,13 +81,14 @@ def test_a_record_is_what_the_sweep_found(tmp_path: Path) -> None:
     (folder / "sweep.json").write_text(
         json.dumps({"config": json.loads((folder / "trials/trial-0000/config.json").read_text())["config"]})
     )
-    assert record(folder, tmp_path / "record.json") == 2
+    assert record([folder], tmp_path / "record.json") == 2
     read = load(tmp_path / "record.json")
     assert read.run == base
     for number, mu_s in enumerate((0.5, 0.9)):
         (curve,) = read.curves[_key(base.replace_method(mu_s=mu_s))]
         result = json.loads((folder / f"trials/trial-{number:04d}/result.json").read_text())
-        assert curve.final == result["distance"]
+        assert curve.final == pytest.approx(result["distance"], abs=1e-4)
+        assert curve.own == pytest.approx(result["distances"]["0.5"], abs=1e-4)
         assert [samples for samples, _ in curve.points] == [240, 480, 720, 960]
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import heapq
 import json
+import runpy
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,8 +23,9 @@ from tract_ray.config import config_hash, from_dict, require
 from tract_ray.files import read_json
 from tract_ray.terminal import print_table, run_app
 from tract_ray.training import RunConfig, RunResult
-from tract_ray.training.stages import Stage, StageStore, scored_lines
-from tract_ray.tuning.searcher import StudySearcher
+from tract_ray.training.stages import Stage, StageStore, scored_lines, stages_of
+from tract_ray.tuning.options import Options
+from tract_ray.tuning.searcher import Job, StudySearcher
 from tract_ray.tuning.space import Space, apply_changes
 from tract_ray.tuning.statistics import interval
 from tract_ray.tuning.study import ANCHOR, Search, sampler_for
@@ -41,7 +44,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Recorded:
-    """An exhaustive sweep: the run that its trials started from, and the configurations' curves by key, seed by seed."""
+    """An exhaustive sweep: the run that its trials started from, and each configuration's curves, seed by seed."""
 
     run: RunConfig
     curves: dict[str, list[Curve]]
@@ -57,11 +60,11 @@ class Recorded:
         return float(np.mean(best)), best
 
 
-def record(folder: Path, out: Path) -> int:
-    """Write the curves of the sweep in `folder` to `out`; returns how many."""
-    base = read_json(folder / "sweep.json", "sweep")["config"]
+def record(sweeps: Sequence[Path], out: Path) -> int:
+    """Write the curves of `sweeps`, folders of sweeps that differ in their seed, to `out`; returns how many."""
+    base = read_json(sweeps[0] / "sweep.json", "sweep")["config"]
     curves = []
-    for file in sorted((folder / "trials").glob("*/result.json")):
+    for file in sorted(file for sweep in sweeps for file in (sweep / "trials").glob("*/result.json")):
         config = read_json(file.parent / "config.json", "sweep")["config"]
         result = RunResult.from_json(read_json(file, "sweep"))
         curves.append(
@@ -129,6 +132,27 @@ class Outcome:
         return next((float(images) for images, best in self.path if best <= distance), float("inf"))
 
 
+@dataclass
+class _Run:
+    """A run that is being replayed: its curve, the stages that others had trained, and the next of its points."""
+
+    job: Job
+    curve: Curve
+    stages: list[Stage]
+    reused: set[str]
+    place: int = 0
+
+    def cost_to(self, samples: int) -> int:
+        """Images that it trains itself up to `samples`: none within a stage that is there."""
+        total = begin = 0
+        for stage in self.stages:
+            end = begin + stage.samples
+            if stage.key not in self.reused:
+                total += max(0, min(end, samples) - begin)
+            begin = end
+        return total
+
+
 def replay(space: Space, recorded: Recorded, search: Search, *, plain: bool = False, slots: int = 2) -> Outcome:
     """Run a sweep in simulated time: each slot trains 4,000 images a second.
 
@@ -144,70 +168,46 @@ def replay(space: Space, recorded: Recorded, search: Search, *, plain: bool = Fa
     searcher = StudySearcher(
         study, space, recorded.run, search, lambda job: None, lambda *_: None, None if plain else store
     )
-    events: list[tuple[float, int, str, int]] = []
-    path: list[tuple[int, float]] = []
+    events: list[tuple[float, str]] = []  # when a run reaches its next point
+    runs: dict[str, _Run] = {}
     best = mean = float("inf")
-    now, free, asked = 0.0, slots, 0
-    trained: dict[str, int] = {}
-
-    def cost_to(name: str, samples: int) -> int:
-        """Images that the run trains from its last event up to `samples`: none within a stage that is there."""
-        job = searcher.live[name]
-        if plain:
-            return samples
-        total, begin = 0, 0
-        for stage in job.stages:
-            end = begin + stage.samples
-            if stage.key not in reused[name]:
-                total += max(0, min(end, samples) - begin)
-            begin = end
-        return total
-
-    reused: dict[str, set[str]] = {}
-    curves: dict[str, Curve] = {}
+    path: list[tuple[int, float]] = []
+    now, asked = 0.0, 0
     while True:
-        while free and (given := searcher.suggest(name := f"run-{asked}")) not in (None, "FINISHED"):
-            assert isinstance(given, dict)
-            asked, free = asked + 1, free - 1
+        while len(runs) < slots and isinstance(searcher.suggest(name := f"run-{asked:05d}"), dict):
+            asked += 1
             job = searcher.live[name]
-            options = recorded.curves[_key(job.run)]
-            curves[name] = options[(search.seed + job.repeat) % len(options)]
-            reused[name] = {stage.key for stage in job.stages if store.has(stage)}
-            trained[name] = 0
-            samples = curves[name].points[0][0]
-            heapq.heappush(events, (now + cost_to(name, samples) / IMAGES_A_SECOND, asked, name, 0))
+            curves = recorded.curves[_key(job.run)]
+            stages = stages_of(job.run)
+            reused = set() if plain else {stage.key for stage in stages if store.has(stage)}
+            run = runs[name] = _Run(job, curves[(search.seed + job.repeat) % len(curves)], stages, reused)
+            heapq.heappush(events, (now + run.cost_to(run.curve.points[0][0]) / IMAGES_A_SECOND, name))
         if not events:
-            break
-        now, order, name, place = heapq.heappop(events)
-        job, curve = searcher.live[name], curves[name]
-        samples, distance = curve.points[place]
-        trained[name] = cost_to(name, samples)
-        begin = 0
-        for stage in job.stages:
-            begin += stage.samples
-            if begin <= samples:
-                store.keys.add(stage.key)
-        last = place == len(curve.points) - 1
-        final = curve.own if plain else curve.final
-        seconds = trained[name] / IMAGES_A_SECOND
+            return Outcome(int(searcher.spent["trained"]), best, mean, tuple(path))
+        now, name = heapq.heappop(events)
+        run = runs[name]
+        samples, distance = run.curve.points[run.place]
+        trained, last = run.cost_to(samples), run.place == len(run.curve.points) - 1
+        final = run.curve.own if plain else run.curve.final
+        store.keys.update(stage.key for stage in run.stages if stage.end * run.job.run.method.batch <= samples)
         result = {
             "samples": samples,
             "distance": final if last else distance,
             "finished": last,
-            "trained": trained[name],
-            "device_seconds": seconds,
+            "trained": trained,
+            "device_seconds": trained / IMAGES_A_SECOND,
         }
         searcher.on_trial_result(name, result)
         if last or searcher.should_stop(name, result):
             searcher.on_trial_complete(name, result)
-            free += 1
+            del runs[name]
             if last and final < best:
-                best, mean = final, recorded.mean(job.run)
+                best, mean = final, recorded.mean(run.job.run)
                 path.append((int(searcher.spent["trained"]), best))
         else:
-            ahead = cost_to(name, curve.points[place + 1][0]) - trained[name]
-            heapq.heappush(events, (now + ahead / IMAGES_A_SECOND, order, name, place + 1))
-    return Outcome(int(searcher.spent["trained"]), best, mean, tuple(path))
+            run.place += 1
+            ahead = run.cost_to(run.curve.points[run.place][0]) - trained
+            heapq.heappush(events, (now + ahead / IMAGES_A_SECOND, name))
 
 
 def compare(space: Space, recorded: Recorded, search: Search, seeds: int) -> list[dict[str, Any]]:
@@ -235,17 +235,15 @@ def compare(space: Space, recorded: Recorded, search: Search, seeds: int) -> lis
 
 def main(
     file: Annotated[Path, typer.Argument(help="The record: JSON.")],
-    record_from: Annotated[Path | None, typer.Option("--record", help="Make it from this sweep's folder.")] = None,
+    record_from: Annotated[
+        list[Path] | None, typer.Option("--record", help="Make it from this sweep's folder; may be given again.")
+    ] = None,
     script: Annotated[Path, typer.Option(help="The sweep script whose space it is.")] = Path("sweeps/mu_search.py"),
     trials: Annotated[int, typer.Option(help="Trials of each replayed sweep.")] = 24,
     reduction: Annotated[int, typer.Option(help="Halving keeps one in this many.")] = 3,
     seeds: Annotated[int, typer.Option(help="Replayed sweeps.")] = 10,
 ) -> None:
     """Replay a sweep with sharing and early stopping against plain random search, from recorded curves."""
-    import runpy
-
-    from tract_ray.tuning.options import Options
-
     console = Console(highlight=False, soft_wrap=True)
     if record_from:
         console.print(f"{record(record_from, file)} curves")
