@@ -38,10 +38,11 @@ def test_the_best_of_the_record() -> None:
 
 def test_whole_runs_cost_what_they_are() -> None:
     search = Search(trials=4, pruner="none", sampler="grid")
-    plain = replay(SHARING, recorded(), search, plain=True)
+    plain = replay(SHARING, recorded(), search, sharing=False, bank=False)
     assert plain.images == 4 * 1024
     assert plain.best == pytest.approx(4.75)  # of the first seed, by its own average
     assert plain.mean == pytest.approx(4.75)  # of both seeds, by the best of the bank
+    assert replay(SHARING, recorded(), search, sharing=False).best == pytest.approx(4.25)
     assert plain.after(1023) == float("inf")
     assert plain.after(4 * 1024) == plain.best
 
