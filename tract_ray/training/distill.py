@@ -97,12 +97,11 @@ def run_distillation(
             report(_final_report(result))
         return result
 
-    require(
-        config.method.batch % worker.world == 0,
-        "batch",
-        f"{config.method.batch} does not divide among {worker.world} workers",
-    )
-    teacher = (check_run(config, paths) or train_teacher(config.teacher, paths, worker)).to(worker.device)
+    teacher = check_run(config, paths, worker.world)
+    all_found = worker.agree(teacher is not None)
+    if teacher is None or not all_found:
+        teacher = train_teacher(config.teacher, paths, worker)
+    teacher.to(worker.device)
     dataset_name = teacher.dataset or config.teacher.dataset
     dataset = load_dataset(dataset_name, paths.data_root).to(worker.device)
     require(

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from tract_ray.config import require
 from tract_ray.data import Dataset, sample_indices
 from tract_ray.distillation import Batch, Draws, Method, derive_seed, num_classes
 from tract_ray.training.checkpoint import (
@@ -21,7 +20,7 @@ from tract_ray.training.checkpoint import (
     save_checkpoint,
 )
 from tract_ray.training.record import Record
-from tract_ray.training.worker import Worker
+from tract_ray.training.worker import Worker, check_batch
 
 
 def make_batch(method: Method, dataset: Dataset, seed: int, step: int, worker: Worker) -> Batch:
@@ -60,7 +59,7 @@ def train(
     """
     worker = worker or Worker()
     batch_size, last = method.config.batch, until or method.phases[-1].end
-    require(batch_size % worker.world == 0, "batch", f"{batch_size} does not divide among {worker.world} workers")
+    check_batch(batch_size, worker.world)
     found = read_checkpoint(folder / CHECKPOINT, key)
     state, tensors = found or (asdict(Position()), {})
     for module in method.modules().values():

@@ -1,18 +1,15 @@
 """Stages: a run is teacher -> phase 1 -> phase 2 -> …, and each phase is kept under the hash of what determines it.
 
-Two runs that share a prefix train it once, at the same time or years apart: the first to need a stage holds its lock
-and trains, the others wait for it. A lock is the file system's and dies with its process.
+Two runs that share a prefix train it once, at the same time or years apart: the first to need a stage claims it and
+trains, the others wait for it.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import shutil
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,12 +21,12 @@ from tract_ray.config import config_hash, to_dict
 from tract_ray.distillation import Method, Phase, methods
 from tract_ray.files import atomic_folder, read_json, read_metadata, read_safetensors
 from tract_ray.training.checkpoint import CHECKPOINT, Position, save_checkpoint
+from tract_ray.training.claims import claim
 from tract_ray.training.paths import Paths
 from tract_ray.training.run_config import RunConfig
 from tract_ray.training.worker import Worker
 
 FORMAT = 1  # raised when what a phase computes changes, so that older stages are not found any more
-POLL_SECONDS = 0.3
 STATE = "state.safetensors"
 BESIDE = ("best", "averages")  # folders of a run that belong to its last phase
 
@@ -116,36 +113,9 @@ class StageStore:
         """Whether the stage is finished."""
         return (self.path(stage) / "stage.json").is_file()
 
-    @contextmanager
-    def claim(self, stage: Stage, worker: Worker) -> Iterator[bool]:
-        """Yields True where the stage is there, or False with the right to train it, after waiting for who does.
-
-        All workers of a run call this; the leading one holds the lock.
-        """
-        with ExitStack() as held:
-            while True:
-                answer = self._try(stage, held) if worker.leads else ""
-                answer = worker.gather(answer)[0]
-                if answer != "busy":
-                    break
-                time.sleep(POLL_SECONDS)
-            yield answer == "found"
-
-    def _try(self, stage: Stage, held: ExitStack) -> str:
-        if self.has(stage):
-            return "found"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock = self.path(stage).with_suffix(".lock").open("a")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
-            return "busy"
-        if self.has(stage):  # finished between the two looks
-            lock.close()
-            return "found"
-        held.enter_context(lock)
-        return "mine"
+    def claim(self, stage: Stage, worker: Worker) -> AbstractContextManager[bool]:
+        """Yields True where the stage is there, or False with the right to train it (`claims.py`)."""
+        return claim(self.folder / f"{stage.key}.lock", lambda: self.has(stage), worker)
 
     def publish(self, stage: Stage, method: Method, run: Path, seconds: float, distances: dict[float, float]) -> None:
         """Keep the stage that `method` has just ended in the folder `run`."""
