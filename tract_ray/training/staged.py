@@ -14,10 +14,10 @@ from tract_ray.data import Dataset
 from tract_ray.distillation import Method
 from tract_ray.training.checkpoint import CHECKPOINT, Position, move_checkpoint, read_checkpoint, restore_method
 from tract_ray.training.loop import train
-from tract_ray.training.record import Record
+from tract_ray.training.record import Record, scored_lines
 from tract_ray.training.run_config import RunConfig
 from tract_ray.training.scoring import Scorer
-from tract_ray.training.stages import Stage, StageStore, scored_lines, stages_of
+from tract_ray.training.stages import Stage, StageStore, stages_of
 from tract_ray.training.worker import Worker
 
 Report = Callable[[dict[str, Any]], None]

@@ -23,6 +23,7 @@ from tract_ray.files import atomic_folder, read_json, read_metadata, read_safete
 from tract_ray.training.checkpoint import CHECKPOINT, Position, save_checkpoint
 from tract_ray.training.claims import claim
 from tract_ray.training.paths import Paths
+from tract_ray.training.record import read_lines, write_lines
 from tract_ray.training.run_config import RunConfig
 from tract_ray.training.worker import Worker
 
@@ -168,26 +169,3 @@ class StageStore:
     def scored_alike(self, stage: Stage) -> bool:
         """Whether the scores that were kept with the stage are those that `stage` asks for."""
         return bool(read_json(self.path(stage) / "stage.json", "stage")["scored"] == stage.scored)
-
-
-def read_lines(folder: Path) -> list[dict[str, Any]]:
-    """The complete lines of the record in `folder`."""
-    path = folder / "record.jsonl"
-    text = path.read_text().splitlines(keepends=True) if path.is_file() else []
-    return [json.loads(line) for line in text if line.endswith("\n")]
-
-
-def write_lines(folder: Path, lines: list[dict[str, Any]]) -> None:
-    """Replace the record in `folder`."""
-    (folder / "record.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-
-def scored_lines(folder: Path) -> list[dict[str, Any]]:
-    """The scores in a record, in order: `samples`, `distance`, `mu_i`."""
-    found = []
-    for line in read_lines(folder):
-        values = line.get("metrics", {})
-        if "mu_i_best" in values:
-            distance = next(value for name, value in values.items() if name.startswith("fid_"))
-            found.append({"samples": line["samples"], "distance": distance, "mu_i": values["mu_i_best"]})
-    return found

@@ -193,7 +193,7 @@ def _watch_everything(watch: Stopwatch, measured: Measured) -> None:
     watch.time(optuna.Study, "get_trials", "Optuna", "all trials")
     watch.time(Follower, "close", "close", "shipping what is left")
     watch.time(Shipper, "_pass", "MLflow", "shipper: one pass")
-    watch.time(shipping, "_read", "MLflow", "  reading a record")
+    watch.time(shipping, "read_lines", "MLflow", "  reading a record")
     watch.time(MlflowStore, "trial_run", "MLflow", "  a run: find or make")
     watch.time(MlflowStore, "log_lines", "MLflow", "  lines of a run", shipped)
     watch.time(MlflowClient, "log_batch", "MLflow", "    log_batch")
