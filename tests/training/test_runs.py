@@ -23,7 +23,7 @@ from tract_ray.training import (
     run_distillation,
     train_teacher,
 )
-from tract_ray.training.distill import evaluation_marks
+from tract_ray.training.scoring import evaluation_marks
 from tract_ray.training.teacher import teacher_folder
 
 

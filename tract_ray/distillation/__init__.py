@@ -9,7 +9,7 @@ from tract_ray.distillation.initialisation import copy_shared_layers
 from tract_ray.distillation.method import Batch, Method, MethodConfig, methods, num_classes
 from tract_ray.distillation.moment_matching import MomentMatching, MomentMatchingConfig
 from tract_ray.distillation.moment_matching_instant import InstantMomentMatching, InstantMomentMatchingConfig
-from tract_ray.distillation.phases import Phase, lay_out_phases, parse_time_schedule
+from tract_ray.distillation.phases import Phase, lay_out_phases, parse_time_schedule, phase_at
 from tract_ray.distillation.progressive import Progressive, ProgressiveConfig
 from tract_ray.distillation.reconstruction import Snapshot, coefficients, predicted_error, propose, reconstruct
 from tract_ray.distillation.recorder import AverageFolder, AverageRecorder
@@ -53,6 +53,7 @@ __all__ = [
     "methods",
     "num_classes",
     "parse_time_schedule",
+    "phase_at",
     "predicted_error",
     "propose",
     "reconstruct",

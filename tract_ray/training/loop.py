@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from tract_ray.data import Dataset, sample_indices
-from tract_ray.distillation import Batch, Draws, Method, derive_seed, num_classes
+from tract_ray.distillation import Batch, Draws, Method, derive_seed, num_classes, phase_at
 from tract_ray.training.checkpoint import (
     CHECKPOINT,
     Position,
@@ -83,7 +83,7 @@ def train(
         return Position(step, record.lines, float(total), counted, trained, seconds)
 
     while step < last:
-        phase = next(p for p in method.phases if p.start <= step < p.end)
+        phase = phase_at(method.phases, step)
         log_every = max(1, phase.steps // log_points)
         if step == phase.start:
             method.start_phase(phase)

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from tract_ray.config import choose, require
+from tract_ray.config import choose, config_hash, flatten, require
 from tract_ray.data import dataset_info
 from tract_ray.diffusion import predictions
 from tract_ray.distillation import DenoisingConfig, MethodConfig
@@ -101,6 +101,11 @@ class RunConfig:
     def replace_method(self, **changes: Any) -> RunConfig:
         """The same run with some of its method's settings changed."""
         return dataclasses.replace(self, method=dataclasses.replace(self.method, **changes))
+
+
+def run_parameters(config: RunConfig) -> dict[str, Any]:
+    """Every setting of a run by its dotted name, with the hash: MLflow's parameters."""
+    return {**flatten(config), "config_hash": config_hash(config)}
 
 
 def build_for(

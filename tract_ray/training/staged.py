@@ -16,7 +16,7 @@ from tract_ray.training.checkpoint import CHECKPOINT, Position, move_checkpoint,
 from tract_ray.training.loop import train
 from tract_ray.training.record import Record, scored_lines
 from tract_ray.training.run_config import RunConfig
-from tract_ray.training.scoring import Scorer
+from tract_ray.training.scoring import Scorer, evaluation_marks
 from tract_ray.training.stages import Stage, StageStore, stages_of
 from tract_ray.training.worker import Worker
 
@@ -39,7 +39,6 @@ class StagedRun:
         store: StageStore | None,
         folder: Path,
         worker: Worker,
-        marks: set[int],
         report: Report | None = None,
         on_step: Callable[[int, float], None] | None = None,
     ) -> None:
@@ -47,7 +46,8 @@ class StagedRun:
         self.store, self.folder, self.worker = store, folder, worker
         self.report, self.on_step = report, on_step
         self.key, self.stages = config_hash(config), stages_of(config)
-        self.marks = {*marks, *(stage.end for stage in self.stages)}
+        marks = evaluation_marks(method.phases, config.evaluation.per_phase)
+        self.marks = {*marks, *(stage.end for stage in self.stages)}  # a stage is kept with its score
 
     def run(self) -> Position:
         """Bring the run to its end; returns where it stands then and what it has cost."""
@@ -85,8 +85,8 @@ class StagedRun:
         def on_saved(position: Position) -> None:
             if position.step == stage.end:
                 self._publish(stage, position)
-            _, distance = best = self.scorer.best()
-            self._report({"samples": self._samples(position.step), "distance": distance, "mu_i": best[0]}, position)
+            mu, distance = self.scorer.best()
+            self._report({"samples": self._samples(position.step), "distance": distance, "mu_i": mu}, position)
 
         return train(
             self.method,

@@ -12,13 +12,14 @@ import shutil
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from tract_ray.config import config_hash, to_dict
-from tract_ray.distillation import Method, Phase, methods
+from tract_ray.distillation import Method, Phase, methods, phase_at
 from tract_ray.files import atomic_folder, read_json, read_metadata, read_safetensors
 from tract_ray.training.checkpoint import CHECKPOINT, Position, save_checkpoint
 from tract_ray.training.claims import claim
@@ -47,8 +48,24 @@ class Stage:
     scored: str
 
 
+def stage_ends(config: RunConfig) -> list[int]:
+    """Numbers of finished optimiser steps at which the stages of a run end: those of its phases and of its parts."""
+    method = config.method
+    parts = method.part_ends()
+    last = parts[config.parts - 1] if config.parts else method.steps
+    return sorted(end for end in {*(phase.end for phase in method.phases()), *parts} if end <= last)
+
+
+def run_samples(config: RunConfig) -> int:
+    """Training images of the run, if it trained all of its stages itself."""
+    return stage_ends(config)[-1] * config.method.batch
+
+
 def stages_of(config: RunConfig) -> list[Stage]:
-    """The stages of a run, first to last; each key holds its parent's."""
+    """The stages of a run, first to last; each key holds its parent's.
+
+    It takes about 0.2 ms a stage, so callers need not keep it; the weights of a model folder are hashed only once.
+    """
     kind, method = methods[config.method.kind], config.method
     parent = config_hash(
         {
@@ -62,11 +79,8 @@ def stages_of(config: RunConfig) -> list[Stage]:
         }
     )
     phases, stages = method.phases(), list[Stage]()
-    parts = method.part_ends()
-    ends = sorted({*(phase.end for phase in phases), *parts})
-    begin = 0
-    for end in ends:
-        phase = next(p for p in phases if p.start <= begin < p.end)
+    for begin, end in pairwise([0, *stage_ends(config)]):
+        phase = phase_at(phases, begin)
         parent = config_hash([parent, kind.determines(method, phase, begin, end)])
         last = end == phases[-1].end
         evaluation = to_dict(config.evaluation)
@@ -77,15 +91,7 @@ def stages_of(config: RunConfig) -> list[Stage]:
         stages.append(Stage(phase, begin, end, (end - begin) * method.batch, key, scored))
         if end == phase.end:
             parent = config_hash([parent, kind.handover(method, phase)])
-        if config.parts and end == parts[config.parts - 1]:
-            break
-        begin = end
     return stages
-
-
-def run_samples(config: RunConfig) -> int:
-    """Training images of the run, if it trained all of its stages itself."""
-    return sum(stage.samples for stage in stages_of(config))
 
 
 def _content(folder: str) -> str:

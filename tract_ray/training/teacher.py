@@ -12,13 +12,13 @@ from tract_ray.config import config_hash, to_dict
 from tract_ray.data import load_dataset
 from tract_ray.diffusion import Denoiser
 from tract_ray.distillation import Denoising
-from tract_ray.evaluation import Evaluator
 from tract_ray.files import read_json, require_writable, write_text
 from tract_ray.training.claims import claim
 from tract_ray.training.loop import train
 from tract_ray.training.model import Model, load_model
 from tract_ray.training.paths import Paths
 from tract_ray.training.run_config import EvaluationConfig, TeacherConfig, build_for
+from tract_ray.training.scoring import build_evaluator
 from tract_ray.training.worker import Worker
 
 TEACHER_STEPS = 1024
@@ -119,16 +119,8 @@ def score_teacher(
     """
     worker = worker or Worker()
     model = train_teacher(config, paths, worker).to(worker.device)
-    name = model.dataset or config.dataset
-    dataset = load_dataset(name, paths.data_root).to(worker.device)
-    evaluator = Evaluator(
-        dataset,
-        evaluation.extractor(name),
-        paths.cache,
-        seed=evaluation.seed,
-        device=worker.device,
-        conditional=model.num_classes > 0,
-    )
+    dataset = load_dataset(model.dataset or config.dataset, paths.data_root).to(worker.device)
+    evaluator = build_evaluator(evaluation, model, dataset, paths, worker)
     samples = min(evaluation.samples, max(500, budget // steps)) if steps else len(dataset)
     about = evaluator.describe(samples)
     file = paths.cache / "scores" / teacher_folder(config, paths).name / f"{config_hash([about, steps])}.json"

@@ -24,8 +24,8 @@ from tract_ray.distillation import heuristic_mu
 from tract_ray.tracking import MlflowStore, Shipper
 from tract_ray.tracking import shipper as shipping
 from tract_ray.training import EvaluationConfig, Paths, RunConfig, Score
-from tract_ray.training.distill import evaluation_marks
 from tract_ray.training.recipes import method_recipe, teacher_recipe
+from tract_ray.training.scoring import evaluation_marks
 from tract_ray.tuning import sweep as sweeping
 from tract_ray.tuning.follow import Follower
 from tract_ray.tuning.plots import plots
