@@ -4,7 +4,7 @@ from tract_ray.distillation.base import Distillation, DistillationConfig
 from tract_ray.distillation.consistency import Consistency, ConsistencyConfig
 from tract_ray.distillation.denoising import Denoising, DenoisingConfig
 from tract_ray.distillation.draws import Draws, derive_seed
-from tract_ray.distillation.ema import EMA, EMABank, heuristic_mu
+from tract_ray.distillation.ema import EMA, heuristic_mu
 from tract_ray.distillation.initialisation import copy_shared_layers
 from tract_ray.distillation.method import Batch, Method, MethodConfig, methods, num_classes
 from tract_ray.distillation.moment_matching import MomentMatching, MomentMatchingConfig
@@ -28,7 +28,6 @@ __all__ = [
     "Distillation",
     "DistillationConfig",
     "Draws",
-    "EMABank",
     "InstantMomentMatching",
     "InstantMomentMatchingConfig",
     "Method",

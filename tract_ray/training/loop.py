@@ -58,16 +58,14 @@ def train(
     interruptions (not at all).
     """
     worker = worker or Worker()
-    batch_size, last = method.config.batch, until or method.phases[-1].end
+    batch_size = method.config.batch
+    last = method.phases[-1].end if until is None else until
     check_batch(batch_size, worker.world)
     found = read_checkpoint(folder / CHECKPOINT, key)
     state, tensors = found or (asdict(Position()), {})
-    for module in method.modules().values():
-        module.to(worker.device)
     if found:
         restore_method(method, state, tensors)
-        for module in method.modules().values():
-            module.to(worker.device)
+    method.to(worker.device)
     record = Record(folder, state["record_lines"], enabled=worker.leads)
     for denoiser in method.trained.values():
         denoiser.network = worker.wrap(denoiser.module.train(method.uses_dropout))
@@ -87,8 +85,7 @@ def train(
         log_every = max(1, phase.steps // log_points)
         if step == phase.start:
             method.start_phase(phase)
-            for module in method.modules().values():
-                module.to(worker.device)
+            method.to(worker.device)
             optimizers = {}
         if not optimizers:
             optimizers = {

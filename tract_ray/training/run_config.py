@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import nn
+
 from tract_ray.config import choose, config_hash, flatten, require
 from tract_ray.data import dataset_info
 from tract_ray.diffusion import predictions
@@ -110,7 +112,7 @@ def run_parameters(config: RunConfig) -> dict[str, Any]:
 
 def build_for(
     config: NetworkConfig, shape: tuple[int, int, int], prediction: str, num_classes: int, seed: int | None
-) -> Any:
+) -> nn.Module:
     """The network of `config` for images `shape` whose output is read as `prediction`."""
     return build_network(
         config.name,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from tract_ray.config import config_hash
 from tract_ray.data import Dataset
@@ -76,10 +78,9 @@ class StagedRun:
         self._restore(*found)
         return Position.of(found[0])
 
-    def _restore(self, state: Any, tensors: Any) -> None:
+    def _restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         restore_method(self.method, state, tensors)
-        for module in self.method.modules().values():
-            module.to(self.worker.device)
+        self.method.to(self.worker.device)
 
     def _train(self, stage: Stage) -> Position:
         def on_saved(position: Position) -> None:

@@ -23,9 +23,7 @@ def initial_student(config: RunConfig, teacher: Model) -> tuple[NetworkConfig, n
         return teacher.network, copy.deepcopy(teacher.denoiser.module).requires_grad_(True)
     start = None if inherits or config.student_from == "random" else load_model(config.student_from, "student_from")
     network = config.student or (start.network if start else teacher.network)
-    student: nn.Module = build_for(
-        network, teacher.shape, teacher.denoiser.prediction, teacher.num_classes, seed=config.seed
-    )
+    student = build_for(network, teacher.shape, teacher.denoiser.prediction, teacher.num_classes, seed=config.seed)
     if inherits:
         copy_shared_layers(teacher.denoiser.module, student)
     elif start:

@@ -22,6 +22,7 @@ from tract_ray.training.scoring import build_evaluator
 from tract_ray.training.worker import Worker
 
 TEACHER_STEPS = 1024
+"""Network calls of a teacher that is sampled without saying how many."""
 
 
 def teacher_folder(config: TeacherConfig, paths: Paths) -> Path:
