@@ -57,6 +57,21 @@ def tract_ray(*arguments: object, env: Mapping[str, str] | None = None, out: IO[
     return call(main, "tract-ray", *arguments, env=env, out=out)
 
 
+def run(*arguments: object) -> str:
+    """What `tract-ray arguments…` says, which must succeed."""
+    called = tract_ray(*arguments)
+    assert called.status == 0, called.err
+    return called.out
+
+
+def refusal(*arguments: object) -> str:
+    """The one line with which `tract-ray arguments…` must end, without the word in front."""
+    called = tract_ray(*arguments)
+    assert called.status == 2, called
+    (line,) = called.err.splitlines()
+    return line.removeprefix("error: ")
+
+
 def content(folder: Path) -> dict[str, bytes | None]:
     """Everything below a folder: files with their bytes, folders with None."""
     return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}

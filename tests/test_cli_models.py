@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from commands import refusal, run
 from safetensors.torch import save_file
-from typer.testing import CliRunner
 
-from tract_ray.cli import app
 from tract_ray.config import InputError, to_dict
 from tract_ray.diffusion import Denoiser, build_schedule
 from tract_ray.distillation import TractConfig
@@ -30,20 +29,6 @@ SIZES: dict[str, dict[str, Any]] = {
     # Diffusers needs as many groups in every norm: 32 from 128 channels on.
     "unet_cifar10": {"channels": 128, "embedding": 32, "multipliers": (1,), "blocks": 1, "attention": ()},
 }
-
-
-def run(*arguments: object) -> str:
-    result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
-def refusal(*arguments: object) -> str:
-    """The one line that a command ends with."""
-    with pytest.raises(InputError) as caught:
-        CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def model(name: str, prediction: str, num_classes: int = 0, times: list[float] | None = None) -> Model:

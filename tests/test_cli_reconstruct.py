@@ -7,27 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from typer.testing import CliRunner
+from commands import refusal, run
 
 from tract_ray import cli_reconstruct
-from tract_ray.cli import app
-from tract_ray.config import InputError
 from tract_ray.distillation import AverageFolder
 from tract_ray.evaluation import classifier
 from tract_ray.training import load_model
-
-
-def run(*arguments: object) -> str:
-    result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
-def refusal(*arguments: object) -> str:
-    with pytest.raises(InputError) as caught:
-        CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tract_ray.distillation import EMA, EMABank, heuristic_mu
+from tract_ray.distillation import EMA, heuristic_mu
 
 
 def one_weight(value: float) -> nn.Linear:
@@ -62,15 +62,6 @@ def test_the_average_neither_trains_nor_drops() -> None:
     average = EMA(nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)).train(), 0.5)
     assert not average.network.training
     assert not any(p.requires_grad for p in average.network.parameters())
-
-
-def test_a_bank_holds_each_mu_once_and_members_do_not_meet() -> None:
-    bank = EMABank(one_weight(0.0), [0.5, 0.9, 0.5])
-    assert list(bank.members) == [0.5, 0.9]
-    for value in VALUES:
-        bank.update(one_weight(value))
-    for mu in (0.5, 0.9):
-        assert bank[mu].network.weight.item() == pytest.approx(follow(mu, VALUES))  # type: ignore[union-attr,operator]
 
 
 def test_the_heuristic_leaves_the_residual() -> None:

@@ -23,7 +23,7 @@ from tract_ray.training import (
     run_distillation,
     train_teacher,
 )
-from tract_ray.training.distill import evaluation_marks
+from tract_ray.training.scoring import evaluation_marks
 from tract_ray.training.teacher import teacher_folder
 
 
@@ -106,6 +106,23 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "more phases than steps": (
         {"method": {"kind": "tract", "samples": 16, "batch": 16, "time_schedule": [8, 2, 1]}},
         "samples: 1 optimiser steps are too few for 2 phases",
+    ),
+    "mu_s of a path": (
+        {"method": {"kind": "tract", "mu_s_path": [0.5, 1.0]}},
+        "mu_s_path: every value must be in [0, 1), got 1.0",
+    ),
+    "lr of a path": ({"method": {"kind": "tract", "lr_path": [0.0]}}, "lr_path: every value must be positive, got 0.0"),
+    "more parts than steps": (
+        {"method": {"kind": "tract", "samples": 32, "batch": 16, "time_schedule": [8, 1], "mu_s_path": [0.5] * 5}},
+        "samples: 2 optimiser steps are too few for a path of 5 parts",
+    ),
+    "an unknown weighting": (
+        {"method": {"kind": "tract", "weighting": "trunc_snr"}},
+        "weighting: unknown 'trunc_snr'; did",
+    ),
+    "an unknown decay": (
+        {"method": {"kind": "tract", "lr_decay": "cosine"}},
+        "lr_decay: unknown 'cosine' (choose from constant, linear)",
     ),
     "an unknown method": ({"method": {"kind": "trac"}}, "method.kind: unknown 'trac'; did you mean 'tract'?"),
     "no method for students": ({"method": {"kind": "denoising"}}, "method: denoising trains teachers"),

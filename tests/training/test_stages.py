@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing as mp
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ import pytest
 from runs import content_of, tiny_run, without_stages
 
 from tract_ray.distillation import ProgressiveConfig, heuristic_mu
-from tract_ray.training import EvaluationConfig, Paths, RunConfig, Worker, run_distillation
-from tract_ray.training.stages import StageStore, stages_of
+from tract_ray.training import EvaluationConfig, Paths, RunConfig, run_distillation
+from tract_ray.training.stages import stages_of
 
 BASE = tiny_run()
 HALF = 480  # images of each of its two phases
@@ -166,19 +165,3 @@ def test_at_the_same_time_one_trains_and_the_other_waits(paths: Paths, tmp_path:
     results = [json.loads((folder / "result.json").read_text()) for folder in folders]
     assert sum(result["trained"] for result in results) == 2 * HALF
     assert results[0]["distances"] == results[1]["distances"]
-
-
-def test_a_lock_dies_with_its_owner(paths: Paths) -> None:
-    stage, store = stages_of(BASE)[0], StageStore(paths)
-
-    def interrupted() -> None:
-        with store.claim(stage, Worker()) as found:
-            assert not found
-            with ExitStack() as other:
-                assert store._try(stage, other) == "busy"
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    with store.claim(stage, Worker()) as found:
-        assert not found

@@ -4,12 +4,12 @@ from tract_ray.distillation.base import Distillation, DistillationConfig
 from tract_ray.distillation.consistency import Consistency, ConsistencyConfig
 from tract_ray.distillation.denoising import Denoising, DenoisingConfig
 from tract_ray.distillation.draws import Draws, derive_seed
-from tract_ray.distillation.ema import EMA, EMABank, heuristic_mu
+from tract_ray.distillation.ema import EMA, heuristic_mu
 from tract_ray.distillation.initialisation import copy_shared_layers
 from tract_ray.distillation.method import Batch, Method, MethodConfig, methods, num_classes
 from tract_ray.distillation.moment_matching import MomentMatching, MomentMatchingConfig
 from tract_ray.distillation.moment_matching_instant import InstantMomentMatching, InstantMomentMatchingConfig
-from tract_ray.distillation.phases import Phase, lay_out_phases, parse_time_schedule
+from tract_ray.distillation.phases import Phase, lay_out_phases, parse_time_schedule, phase_at
 from tract_ray.distillation.progressive import Progressive, ProgressiveConfig
 from tract_ray.distillation.reconstruction import Snapshot, coefficients, predicted_error, propose, reconstruct
 from tract_ray.distillation.recorder import AverageFolder, AverageRecorder
@@ -28,7 +28,6 @@ __all__ = [
     "Distillation",
     "DistillationConfig",
     "Draws",
-    "EMABank",
     "InstantMomentMatching",
     "InstantMomentMatchingConfig",
     "Method",
@@ -53,6 +52,7 @@ __all__ = [
     "methods",
     "num_classes",
     "parse_time_schedule",
+    "phase_at",
     "predicted_error",
     "propose",
     "reconstruct",

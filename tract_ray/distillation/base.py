@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tract_ray.config import choose, require, to_dict
 from tract_ray.diffusion import Denoiser, GuidedDenoiser, KarrasVE, ddim_step, heun_step, loss_weight
-from tract_ray.distillation.ema import EMA, EMABank, heuristic_mu
+from tract_ray.distillation.ema import EMA, heuristic_mu
 from tract_ray.distillation.method import Batch, Method, MethodConfig, num_classes, require_teacher, squared_error
 from tract_ray.distillation.phases import Phase
 from tract_ray.distillation.reconstruction import propose
@@ -54,13 +54,13 @@ class DistillationConfig(MethodConfig):
 
     def inference_mu(self, phase: Phase) -> float:
         """mu_i of `phase`: the given value, or the heuristic."""
-        if self.mu_i_last is not None and phase.index == len(self.phases()) - 1:
+        if self.mu_i_last is not None and self.is_last(phase):
             return self.mu_i_last
         return self.mu_i if self.mu_i is not None else heuristic_mu(self.mu_i_residual, phase.steps)
 
     def carried_mus(self, phase: Phase) -> list[float]:
         """Mu of every inference average that `phase` carries."""
-        banked = self.mu_i_bank_phases == "all" or phase.index == len(self.phases()) - 1
+        banked = self.mu_i_bank_phases == "all" or self.is_last(phase)
         return sorted({self.inference_mu(phase), *(self.mu_i_bank if banked else ())})
 
 
@@ -81,8 +81,8 @@ class Distillation(Method):
         own = {k: v for k, v in to_dict(config).items() if k not in (*averages, *cls.layout)}
         place = {"first": phase.index == 0, "longest": config.phases()[0].teacher_steps}
         spans = {name: getattr(phase, name) for name in ("start", "steps", "teacher_steps", "student_steps")}
-        last = phase.index == len(config.phases()) - 1
-        carried = {"mu": config.carried_mus(phase), "snapshots": config.mu_i_snapshots if last else 0}
+        snapshots = config.mu_i_snapshots if config.is_last(phase) else 0
+        carried = {"mu": config.carried_mus(phase), "snapshots": snapshots}
         return {"method": own, "phase": place | spans, "steps": [start, end], "averages": carried}
 
     @classmethod
@@ -95,7 +95,7 @@ class Distillation(Method):
         self.student = self.teacher.view_of(student)
         self.trained = {"student": self.student}
         self.times = self.teacher.schedule.nodes(self.phases[0].teacher_steps)
-        self.inference = EMABank(student, [config.inference_mu(self.phases[0])])
+        self.inference = {mu: EMA(student, mu) for mu in config.carried_mus(self.phase)}
         self.recorder: AverageRecorder | None = None
         self.average_folder: AverageFolder | None = None
 
@@ -117,9 +117,9 @@ class Distillation(Method):
 
     def set_phase(self, phase: Phase) -> None:
         self.phase = phase
-        self.inference = EMABank(self.student.module, self.config.carried_mus(phase))
+        self.inference = {mu: EMA(self.student.module, mu) for mu in self.config.carried_mus(phase)}
         self.recorder = None
-        if phase.index == len(self.phases) - 1 and self.config.mu_i_snapshots:
+        if self.config.is_last(phase) and self.config.mu_i_snapshots:
             updates = sum(self.active(step) == "student" for step in range(phase.steps))
             self.recorder = AverageRecorder(self.student.module, propose(updates, self.config.mu_i_snapshots))
         if phase.index > 0:
@@ -138,8 +138,8 @@ class Distillation(Method):
     def averages(self) -> dict[str, EMA]:
         """The averages that follow the student, by name."""
         recorded = self.recorder.members if self.recorder else {}
-        return {f"inference.{mu:.10f}": member for mu, member in self.inference.members.items()} | {
-            f"recorded.{mu:.10f}": member for mu, member in recorded.items()
+        return {_inference(mu): average for mu, average in self.inference.items()} | {
+            f"recorded.{mu:.10f}": average for mu, average in recorded.items()
         }
 
     def after_step(self, batch: Batch) -> None:
@@ -152,8 +152,8 @@ class Distillation(Method):
         self.average_folder = AverageFolder(folder)
 
     def candidates(self) -> dict[float, nn.Module]:
-        own, last = self.config.inference_mu(self.phase), self.phase.index == len(self.phases) - 1
-        others = [mu for mu in self.inference.members if mu != own and last]
+        own = self.config.inference_mu(self.phase)
+        others = [mu for mu in self.inference if mu != own] if self.config.is_last(self.phase) else []
         return {mu: self.inference[mu].network for mu in (own, *others)}
 
     def sampling_times(self, steps: int) -> Tensor:
@@ -166,8 +166,8 @@ class Distillation(Method):
         return {"teacher": self.teacher.network, "student": self.student.module, **averages}
 
     def kept(self) -> set[str]:
-        restarts = self.student_restarts or self.phase.index == len(self.phases) - 1
-        return {f"inference.{mu:.10f}" for mu in self.inference.members} | (set() if restarts else {"student"})
+        continues = not self.student_restarts and not self.config.is_last(self.phase)
+        return {_inference(mu) for mu in self.inference} | ({"student"} if continues else set())
 
     def counters(self) -> dict[str, int]:
         return {name: average.updates for name, average in self.averages().items()}
@@ -175,6 +175,11 @@ class Distillation(Method):
     def restore_counters(self, counters: Mapping[str, int]) -> None:
         for name, average in self.averages().items():
             average.updates = counters[name]
+
+
+def _inference(mu: float) -> str:
+    """The name of the inference average at `mu` in a checkpoint."""
+    return f"inference.{mu:.10f}"
 
 
 def frozen_copy(network: nn.Module) -> nn.Module:

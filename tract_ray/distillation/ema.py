@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -36,24 +35,6 @@ class EMA:
         """Start again from `network`'s weights, with no update seen."""
         self.updates = 0
         self.network.load_state_dict(network.state_dict())
-
-
-class EMABank:
-    """Averages of one run at several mu. None of them feeds back into training, so each extra one is nearly free."""
-
-    def __init__(self, network: nn.Module, mus: Iterable[float]) -> None:
-        self.members = {mu: EMA(network, mu) for mu in sorted(set(mus))}
-
-    def update(self, network: nn.Module) -> None:
-        for member in self.members.values():
-            member.update(network)
-
-    def reset(self, network: nn.Module) -> None:
-        for member in self.members.values():
-            member.reset(network)
-
-    def __getitem__(self, mu: float) -> EMA:
-        return self.members[mu]
 
 
 def heuristic_mu(residual: float, steps: int) -> float:

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from tract_ray.config import InputError, require, to_dict
+from tract_ray.config import InputError, choose, require, to_dict
 from tract_ray.diffusion import Denoiser, samplers, weightings
 from tract_ray.distillation.draws import Draws
 from tract_ray.distillation.phases import Phase
@@ -40,9 +40,9 @@ class MethodConfig:
         require(self.batch >= 1, "batch", f"must be at least 1, got {self.batch}")
         require(self.samples >= self.batch, "samples", f"{self.samples} is less than one batch of {self.batch}")
         require(self.lr > 0, "lr", f"must be positive, got {self.lr}")
-        require(self.lr_decay in ("constant", "linear"), "lr_decay", f"constant or linear, got {self.lr_decay!r}")
+        choose("lr_decay", self.lr_decay, ("constant", "linear"))
         require(self.clip_norm > 0, "clip_norm", f"must be positive, got {self.clip_norm}")
-        require(self.weighting in weightings, "weighting", f"one of {', '.join(weightings)}, not {self.weighting!r}")
+        choose("weighting", self.weighting, weightings)
 
     def part_ends(self) -> tuple[int, ...]:
         """Optimiser steps at which settings change within the run; none by default."""
@@ -56,6 +56,10 @@ class MethodConfig:
     def phases(self) -> tuple[Phase, ...]:
         """The phases that this configuration lays out; one by default."""
         return (Phase(0, 0, self.steps, 1, 1),)
+
+    def is_last(self, phase: Phase) -> bool:
+        """Whether the run ends with `phase`."""
+        return phase.index == len(self.phases()) - 1
 
     @staticmethod
     def kinds() -> dict[str, type[MethodConfig]]:
@@ -105,6 +109,11 @@ class Method(ABC):
         """The mu_i of the average that the next phase starts from."""
         return 0.0
 
+    def to(self, device: torch.device) -> None:
+        """Move every network of the current phase to `device`."""
+        for module in self.modules().values():
+            module.to(device)
+
     def start_phase(self, phase: Phase) -> None:
         """What changes when `phase` begins, then `set_phase`. The loop makes fresh optimisers afterwards."""
         self.set_phase(phase)
@@ -133,9 +142,11 @@ class Method(ABC):
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of optimiser step `step` of the current phase."""
-        if self.config.lr_decay == "linear":
-            return float(self.config.lr * (1 - step / self.phase.steps))
-        return float(self.config.lr)
+        return float(self.config.lr * self.decay(step))
+
+    def decay(self, step: int) -> float:
+        """The share of the learning rate that `lr_decay` leaves at optimiser step `step` of the current phase."""
+        return 1 - step / self.phase.steps if self.config.lr_decay == "linear" else 1.0
 
     @abstractmethod
     def candidates(self) -> dict[float, nn.Module]:
@@ -192,4 +203,5 @@ def require_teacher(teacher: Denoiser | None, kind: str) -> Denoiser:
 
 def num_classes(network: nn.Module) -> int:
     """Classes of a class-conditional network, 0 for an unconditional one."""
-    return int(getattr(getattr(network, "embed_class", None) or network, "num_classes", 0))
+    embedding = getattr(network, "embed_class", None)  # the layer that reads labels; EDM's networks have another
+    return int(getattr(embedding or network, "num_classes", 0))

@@ -19,9 +19,9 @@ from tract_ray.distillation.phases import Phase
 class MomentMatchingConfig(DistillationConfig):
     """A generator of `sampling_steps` ancestral steps; the optimiser and the lengths are the paper's.
 
-    The learning rate rises over `warmup` optimiser steps (at most a tenth of the run) and falls to 0 at the end. The
-    weight w(s) is even: on digits it trains visibly better than a signal-to-noise ratio, which is largest where a
-    generator of few steps has the least to learn.
+    The learning rate rises over `warmup` optimiser steps (at most a tenth of the run) and falls to 0 at the end,
+    whatever `lr_decay` says. The weight w(s) is even: on digits it trains visibly better than a signal-to-noise ratio,
+    which is largest where a generator of few steps has the least to learn.
     """
 
     kind: ClassVar[str] = "moment_matching"

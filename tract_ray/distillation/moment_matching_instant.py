@@ -47,7 +47,7 @@ class Preconditioner(nn.Module):
         for moment, gradient in zip(self.moments, gradients, strict=True):
             moment.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
 
-    def __call__(self, gradients: Sequence[Tensor]) -> list[Tensor]:
+    def forward(self, gradients: Sequence[Tensor]) -> list[Tensor]:
         """The gradients, scaled. A parameter that the teacher's training never moved is left out."""
         unbiased = [moment / (1 - BETA2**self.updates) for moment in self.moments]
         scaled = zip(gradients, unbiased, strict=True)

@@ -30,6 +30,11 @@ class Phase:
         return self.teacher_steps // self.student_steps
 
 
+def phase_at(phases: Sequence[Phase], step: int) -> Phase:
+    """The phase that optimiser step `step` of a run belongs to."""
+    return next(phase for phase in phases if phase.start <= step < phase.end)
+
+
 def parse_time_schedule(text: str | Sequence[int]) -> tuple[int, ...]:
     """`"1024,32,1"` -> `(1024, 32, 1)`. Raises `InputError` unless each number divides and is below the one before."""
     try:

@@ -37,11 +37,15 @@ class TractConfig(DistillationConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "time_schedule", parse_time_schedule(self.time_schedule))
-        for mu in (self.mu_s, *self.mu_s_path):
-            require(0 <= mu < 1, "mu_s", f"must be in [0, 1), got {mu}")
-        require(all(lr > 0 for lr in self.lr_path), "lr_path", "every value must be positive")
+        require(0 <= self.mu_s < 1, "mu_s", f"must be in [0, 1), got {self.mu_s}")
+        for mu in self.mu_s_path:
+            require(0 <= mu < 1, "mu_s_path", f"every value must be in [0, 1), got {mu}")
+        for lr in self.lr_path:
+            require(lr > 0, "lr_path", f"every value must be positive, got {lr}")
         lengths = {len(path) for path in (self.lr_path, self.mu_s_path) if path}
         require(len(lengths) <= 1, "lr_path", "must have as many values as mu_s_path")
+        parts = max(lengths, default=0)
+        require(self.steps >= parts, "samples", f"{self.steps} optimiser steps are too few for a path of {parts} parts")
         choose("student_init", self.student_init, ("teacher", "continue"))
         choose("solver", self.solver, ("ddim", "heun"))
         lay_out_phases(self.time_schedule, self.steps, self.phase_shares)
@@ -56,11 +60,11 @@ class TractConfig(DistillationConfig):
         return tuple(round(self.steps * (k + 1) / parts) for k in range(parts))
 
     def at(self, step: int) -> tuple[float, float]:
-        """Learning rate and mu_s of optimiser step `step` of the run."""
+        """Learning rate (before its decay) and mu_s of optimiser step `step` of the run."""
         part = sum(step >= end for end in self.part_ends())
-        return (self.lr_path[part] if self.lr_path else self.lr), (
-            self.mu_s_path[part] if self.mu_s_path else self.mu_s
-        )
+        lr = self.lr_path[part] if self.lr_path else self.lr
+        mu_s = self.mu_s_path[part] if self.mu_s_path else self.mu_s
+        return lr, mu_s
 
 
 @register
@@ -92,10 +96,11 @@ class Tract(Distillation):
         self.self_teacher.reset(self.student.module)
 
     def learning_rate(self, step: int) -> float:
-        return super().learning_rate(step) / self.config.lr * self.config.at(self.phase.start + step)[0]
+        lr, _ = self.config.at(self.phase.start + step)
+        return lr * self.decay(step)
 
     def after_step(self, batch: Batch) -> None:
-        self.self_teacher.mu = self.config.at(self.phase.start + batch.step)[1]
+        _, self.self_teacher.mu = self.config.at(self.phase.start + batch.step)
         super().after_step(batch)
 
     def averages(self) -> dict[str, EMA]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tract_ray.files import read_json, write_text
 from tract_ray.tracking.store import MlflowStore, is_reachable
+from tract_ray.training.record import read_lines
 
 CURSOR, RUNNING = "shipped.json", "RUNNING"
 Line = Mapping[str, Any]
@@ -33,7 +34,7 @@ class _Watched:
 
 
 class Shipper:
-    """Tails `record.jsonl` of every watched folder; one MLflow run each, a child of `parent`.
+    """Tails the record in every watched folder; one MLflow run each, a child of `parent`.
 
     A server that is away delays shipping and loses nothing: what was sent is counted in the run's folder
     (`shipped.json`), the rest stays in the record. `listener(trial, line)` hears every new line, sent or not.
@@ -104,13 +105,13 @@ class Shipper:
             self._pass()
 
     def _unsent(self, watched: _Watched) -> bool:
-        return len(_read(watched.folder)) > watched.sent
+        return len(read_lines(watched.folder)) > watched.sent
 
     def _pass(self) -> None:
         with self._passing:
             trouble = None
             for watched in [w for w in list(self._watched.values()) if not w.done]:
-                lines = _read(watched.folder)
+                lines = read_lines(watched.folder)
                 if self.listener:
                     for line in lines[watched.seen :]:
                         self.listener(watched.trial, line)
@@ -124,7 +125,7 @@ class Shipper:
                     trouble = trouble or (str(error).splitlines()[0] if str(error) else type(error).__name__)
             self.trouble = trouble
 
-    def _ship(self, watched: _Watched, lines: list[Line]) -> None:
+    def _ship(self, watched: _Watched, lines: Sequence[Line]) -> None:
         ended = watched.ended  # read once: `end` may be called meanwhile
         if watched.run_id is None or (watched.status != RUNNING and not ended):
             watched.run_id = self.store.trial_run(self.sweep, watched.trial, self.parent, watched.params)
@@ -150,12 +151,3 @@ class Shipper:
             "status": watched.status,
         }
         write_text(watched.folder / CURSOR, json.dumps(cursor))
-
-
-def _read(folder: Path) -> list[Line]:
-    """Complete lines of a record; a line that is still being written waits for the next pass."""
-    path = folder / "record.jsonl"
-    if not path.is_file():
-        return []
-    lines = path.read_text().splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]

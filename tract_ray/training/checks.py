@@ -9,14 +9,19 @@ from tract_ray.training.model import Model, load_model
 from tract_ray.training.paths import Paths
 from tract_ray.training.run_config import RunConfig
 from tract_ray.training.teacher import find_teacher
+from tract_ray.training.worker import check_batch
 
 
-def check_run(config: RunConfig, paths: Paths) -> Model | None:
-    """Raise `InputError` for a model folder, a data set, an extractor or a place that the run needs and cannot have.
+def check_run(config: RunConfig, paths: Paths, workers: int = 1) -> Model | None:
+    """Raise `InputError` for what the run needs and cannot have.
 
+    That is a batch that divides among the `workers`, a model folder, a data set, an extractor or a place to write to.
     Returns the teacher, or None where it is still to be trained.
     """
+    check_batch(config.method.batch, workers)
     teacher = find_teacher(config.teacher, paths)
+    if teacher is None:
+        check_batch(config.teacher.training.batch, workers)
     if config.student_from not in ("teacher", "random"):
         load_model(config.student_from, "student_from")
     dataset = (teacher.dataset if teacher else "") or config.teacher.dataset

@@ -4,69 +4,28 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import nn
-
-from tract_ray.config import config_hash, flatten, require, to_dict
-from tract_ray.data import load_dataset
-from tract_ray.distillation import Phase, methods
-from tract_ray.evaluation import Evaluator, fixed_noise
-from tract_ray.files import read_json, write_text
+from tract_ray.config import config_hash, require, to_dict
+from tract_ray.data import Dataset, load_dataset
+from tract_ray.distillation import Method, methods
+from tract_ray.evaluation import Evaluator, latency
+from tract_ray.files import write_text
 from tract_ray.networks import count_parameters
-from tract_ray.training.checkpoint import CHECKPOINT
+from tract_ray.training.checkpoint import CHECKPOINT, Position
 from tract_ray.training.checks import check_run
 from tract_ray.training.model import Model
 from tract_ray.training.paths import Paths
+from tract_ray.training.result import RunResult, find_result
 from tract_ray.training.run_config import RunConfig
-from tract_ray.training.scoring import Scorer
+from tract_ray.training.scoring import Scorer, build_evaluator
 from tract_ray.training.staged import Report, StagedRun
-from tract_ray.training.stages import StageStore, stages_of
-from tract_ray.training.student import initial_student
-from tract_ray.training.teacher import teacher_folder, train_teacher
+from tract_ray.training.stages import StageStore, stage_ends
+from tract_ray.training.student import initial_student, student_model
+from tract_ray.training.teacher import train_teacher
 from tract_ray.training.worker import Worker
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What a finished run has to show. `distances` are by mu_i; `distance` is the smallest, of `mu_i`.
-
-    `trained` counts the images that this run trained itself, of `samples`: the others came with stages that were
-    there. `device_seconds` is the time of all its workers, evaluation included.
-    """
-
-    metric: str
-    distance: float
-    mu_i: float
-    distances: dict[float, float]
-    steps: int
-    samples: int
-    parameters: int
-    seconds_per_image: float
-    trained: int
-    seconds: float
-    device_seconds: float
-    student: str
-    key: str
-    evaluation: dict[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data, also what `result.json` holds."""
-        return {**asdict(self), "distances": {repr(mu): d for mu, d in self.distances.items()}}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> RunResult:
-        """The inverse of `to_json`."""
-        return cls(**{**data, "distances": {float(mu): d for mu, d in data["distances"].items()}})
-
-
-def evaluation_marks(phases: Sequence[Phase], per_phase: int) -> set[int]:
-    """Optimiser steps after which a run is scored: `per_phase` times in each phase, its end included."""
-    return {p.start + max(1, round(p.steps * part / per_phase)) for p in phases for part in range(1, per_phase + 1)}
 
 
 def run_distillation(
@@ -89,131 +48,99 @@ def run_distillation(
     """
     started = time.perf_counter()
     worker = worker or Worker()
-    key = config_hash(config)
-    if (folder / "result.json").is_file():
-        result = RunResult.from_json(read_json(folder / "result.json", "output"))
-        require(result.key == key, "output", f"{folder} holds the result of another configuration; choose another")
-        if report:
-            report(_final_report(result))
-        return result
+    result = find_result(folder, config)
+    if result is None:
+        built = _build(config, paths, folder, worker)
+        last = stage_ends(config)[-1]
+        ended = StagedRun(
+            config,
+            built.method,
+            built.dataset,
+            built.scorer,
+            StageStore(paths) if reuse else None,
+            folder,
+            worker,
+            report,
+            (lambda step, loss: on_step(step, last, loss)) if on_step else None,
+        ).run()
+        worker.gather(None)  # what the leading worker wrote is there for all
+        result = _finish(config, built, folder, worker, ended, started)
+    if report:
+        report(result.report())
+    return result
 
-    require(
-        config.method.batch % worker.world == 0,
-        "batch",
-        f"{config.method.batch} does not divide among {worker.world} workers",
-    )
-    teacher = (check_run(config, paths) or train_teacher(config.teacher, paths, worker)).to(worker.device)
-    dataset_name = teacher.dataset or config.teacher.dataset
-    dataset = load_dataset(dataset_name, paths.data_root).to(worker.device)
+
+@dataclass(frozen=True)
+class _Built:
+    """What a run is made of."""
+
+    dataset: Dataset
+    method: Method
+    evaluator: Evaluator
+    scorer: Scorer
+
+
+def _build(config: RunConfig, paths: Paths, folder: Path, worker: Worker) -> _Built:
+    teacher = _teacher(config, paths, worker).to(worker.device)
+    dataset = load_dataset(teacher.dataset or config.teacher.dataset, paths.data_root).to(worker.device)
+    _check_fit(teacher, dataset)
+    network, student = initial_student(config, teacher)
+    method = methods[config.method.kind](config.method, teacher.denoiser, student.to(worker.device))
+    evaluator = build_evaluator(config.evaluation, teacher, dataset, paths, worker)
+    make_model = student_model(config, paths, teacher, method, network)
+    if worker.leads:
+        about = {"key": config_hash(config), "config": to_dict(config)}
+        write_text(folder / "config.json", json.dumps(about, indent=2))
+        method.keep_averages(folder / "averages")
+    return _Built(dataset, method, evaluator, Scorer(method, evaluator, config.evaluation, folder, worker, make_model))
+
+
+def _teacher(config: RunConfig, paths: Paths, worker: Worker) -> Model:
+    """The run's teacher, trained if need be, after everything that can be checked without it."""
+    teacher = check_run(config, paths, worker.world)
+    all_found = worker.agree(teacher is not None)
+    return teacher if teacher is not None and all_found else train_teacher(config.teacher, paths, worker)
+
+
+def _check_fit(teacher: Model, dataset: Dataset) -> None:
+    """Refuse a teacher of other images or classes than those of the data set."""
     require(
         dataset.shape == teacher.shape,
         "teacher",
-        f"makes images of shape {teacher.shape}, but {dataset_name} has {dataset.shape}",
+        f"makes images of shape {teacher.shape}, but {dataset.name} has {dataset.shape}",
     )
     require(
         teacher.num_classes in (0, dataset.num_classes),
         "teacher",
-        f"has {teacher.num_classes} classes, but {dataset_name} has {dataset.num_classes}",
-    )
-    network, student = initial_student(config, teacher)
-    method = methods[config.method.kind](config.method, teacher.denoiser, student.to(worker.device))
-    evaluator = Evaluator(
-        dataset,
-        config.evaluation.extractor(dataset_name),
-        paths.cache,
-        seed=config.evaluation.seed,
-        device=worker.device,
-        conditional=teacher.num_classes > 0,
+        f"has {teacher.num_classes} classes, but {dataset.name} has {dataset.num_classes}",
     )
 
-    def make_model(candidate: nn.Module, about: dict[str, Any]) -> Model:
-        steps = method.phase.student_steps
-        origin = {"config": to_dict(config), "teacher": str(teacher_folder(config.teacher, paths))}
-        return Model(
-            denoiser=method.trained["student"].view_of(candidate),
-            network=network,
-            shape=dataset.shape,
-            steps=steps,
-            num_classes=teacher.num_classes,
-            times=method.sampling_times(steps).tolist(),
-            sampler=method.sampler,
-            dataset=dataset_name,
-            about={**origin, **about},
-        )
 
-    if worker.leads:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "config.json", json.dumps({"key": key, "config": to_dict(config)}, indent=2))
-        method.keep_averages(folder / "averages")
-    scorer = Scorer(method, evaluator, config.evaluation, folder, worker, make_model)
-    total = stages_of(config)[-1].end
-    ended = StagedRun(
-        config,
-        method,
-        dataset,
-        scorer,
-        StageStore(paths) if reuse else None,
-        folder,
-        worker,
-        evaluation_marks(method.phases, config.evaluation.per_phase),
-        report,
-        (lambda step, loss: on_step(step, total, loss)) if on_step else None,
-    ).run()
-    worker.gather(None)  # what the leading worker wrote is there for all
-    chosen = scorer.chosen()
+def _finish(
+    config: RunConfig, built: _Built, folder: Path, worker: Worker, ended: Position, started: float
+) -> RunResult:
+    """Save the student and the result of a run that has `ended`."""
+    student = built.scorer.chosen()
+    student.to(worker.device)
     result = RunResult(
-        metric=evaluator.metric,
-        distance=chosen.about["distance"],
-        mu_i=chosen.about["mu_i"],
-        distances=scorer.distances,
-        steps=chosen.steps,
-        samples=total * config.method.batch,
-        parameters=count_parameters(chosen.denoiser.module),
-        seconds_per_image=latency(chosen, worker.device),
+        metric=built.evaluator.metric,
+        distance=student.about["distance"],
+        mu_i=student.about["mu_i"],
+        distances=built.scorer.distances,
+        steps=student.steps,
+        samples=ended.step * config.method.batch,
+        parameters=count_parameters(student.denoiser.module),
+        seconds_per_image=latency(student.sample, student.shape, worker.device, conditional=student.num_classes > 0),
         trained=ended.trained,
         seconds=time.perf_counter() - started,
         device_seconds=ended.seconds,
         student=str(folder / "student"),
-        key=key,
-        evaluation=evaluator.describe(config.evaluation.samples),
+        key=config_hash(config),
+        evaluation=built.evaluator.describe(config.evaluation.samples),
     )
     if worker.leads:
-        chosen.save(folder / "student")
-        write_text(folder / "result.json", json.dumps(result.to_json(), indent=2) + "\n")
+        student.save(folder / "student")
+        result.save(folder)
         (folder / CHECKPOINT).unlink(missing_ok=True)  # four times the weights, and nothing needs it any more
     worker.gather(None)  # no worker reports before the result is on disk
-    if report:
-        report(_final_report(result))
     return result
-
-
-def latency(model: Model, device: torch.device, images: int = 64, repeats: int = 3) -> float:
-    """Seconds an image of the model's own sampler, in a batch of `images`: the quickest of `repeats`."""
-    noise = fixed_noise(0, 0, images, model.shape).to(device)
-    labels = torch.zeros(images, dtype=torch.int64, device=device) if model.num_classes else None
-    took = []
-    for _ in range(repeats + 1):  # the first one warms up
-        begun = time.perf_counter()
-        model.to(device).sample(noise, labels)[0, 0, 0, 0].item()  # waits for the device
-        took.append(time.perf_counter() - begun)
-    return min(took[1:]) / images
-
-
-def _final_report(result: RunResult) -> dict[str, Any]:
-    return {
-        "samples": result.samples,
-        "distance": result.distance,
-        "mu_i": result.mu_i,
-        "finished": True,
-        "trained": result.trained,
-        "device_seconds": result.device_seconds,
-        "parameters": result.parameters,
-        "seconds_per_image": result.seconds_per_image,
-        "seconds": result.seconds,
-        "distances": {repr(mu): d for mu, d in result.distances.items()},
-    }
-
-
-def run_parameters(config: RunConfig) -> dict[str, Any]:
-    """Every setting of a run by its dotted name, with the hash and the seed: MLflow's parameters."""
-    return {**flatten(config), "config_hash": config_hash(config)}

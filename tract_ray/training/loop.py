@@ -9,9 +9,8 @@ from pathlib import Path
 
 import torch
 
-from tract_ray.config import require
 from tract_ray.data import Dataset, sample_indices
-from tract_ray.distillation import Batch, Draws, Method, derive_seed, num_classes
+from tract_ray.distillation import Batch, Draws, Method, derive_seed, num_classes, phase_at
 from tract_ray.training.checkpoint import (
     CHECKPOINT,
     Position,
@@ -21,7 +20,7 @@ from tract_ray.training.checkpoint import (
     save_checkpoint,
 )
 from tract_ray.training.record import Record
-from tract_ray.training.worker import Worker
+from tract_ray.training.worker import Worker, check_batch
 
 
 def make_batch(method: Method, dataset: Dataset, seed: int, step: int, worker: Worker) -> Batch:
@@ -59,16 +58,14 @@ def train(
     interruptions (not at all).
     """
     worker = worker or Worker()
-    batch_size, last = method.config.batch, until or method.phases[-1].end
-    require(batch_size % worker.world == 0, "batch", f"{batch_size} does not divide among {worker.world} workers")
+    batch_size = method.config.batch
+    last = method.phases[-1].end if until is None else until
+    check_batch(batch_size, worker.world)
     found = read_checkpoint(folder / CHECKPOINT, key)
     state, tensors = found or (asdict(Position()), {})
-    for module in method.modules().values():
-        module.to(worker.device)
     if found:
         restore_method(method, state, tensors)
-        for module in method.modules().values():
-            module.to(worker.device)
+    method.to(worker.device)
     record = Record(folder, state["record_lines"], enabled=worker.leads)
     for denoiser in method.trained.values():
         denoiser.network = worker.wrap(denoiser.module.train(method.uses_dropout))
@@ -84,12 +81,11 @@ def train(
         return Position(step, record.lines, float(total), counted, trained, seconds)
 
     while step < last:
-        phase = next(p for p in method.phases if p.start <= step < p.end)
+        phase = phase_at(method.phases, step)
         log_every = max(1, phase.steps // log_points)
         if step == phase.start:
             method.start_phase(phase)
-            for module in method.modules().values():
-                module.to(worker.device)
+            method.to(worker.device)
             optimizers = {}
         if not optimizers:
             optimizers = {

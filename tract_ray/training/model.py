@@ -22,7 +22,11 @@ FILES = {"config.json", "model.safetensors"}
 
 @dataclass
 class Model:
-    """A network that can be sampled from: a teacher (`steps` of its own schedule) or a student of few `steps`."""
+    """A network that can be sampled from: a teacher (`steps` of its own schedule) or a student of few `steps`.
+
+    Images have the `shape` (C, H, W). `times` are a student's nodes, None for the schedule's; `dataset` is what it was
+    trained on, "" where nobody knows; `about` says where it comes from, in plain data.
+    """
 
     denoiser: Denoiser
     network: NetworkConfig

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 UPLOADED = "/runtime_resources/working_dir_files/"
+"""Part of the path of Ray's copies of an uploaded folder."""
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from tract_ray.config import config_hash, from_dict, to_dict
-from tract_ray.training.distill import RunResult, run_distillation
+from tract_ray.training.distill import run_distillation
 from tract_ray.training.paths import Paths
+from tract_ray.training.result import RESULT, RunResult
 from tract_ray.training.run_config import RunConfig
 from tract_ray.training.worker import Worker
 
@@ -67,4 +68,4 @@ def run_with_workers(
         ),
     )
     trainer.fit()
-    return RunResult.from_json(json.loads((folder / "result.json").read_text()))
+    return RunResult.from_json(json.loads((folder / RESULT).read_text()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from tract_ray.config import choose
@@ -55,7 +55,7 @@ def method_recipe(kind: str, dataset: str, **changes: Any) -> MethodConfig:
     config_type = methods[choose("method", kind, methods)].config_type
     small = {**SMALL_STUDENT, **SMALL_METHODS.get(kind, {})}
     base = config_type(**small) if is_small(dataset) else config_type()
-    known = {key: value for key, value in changes.items() if value is not None}
-    for key in known:
-        choose("method setting", key, [name for name in base.__dataclass_fields__ if name != "kind"])
-    return replace(base, **known)
+    given = {key: value for key, value in changes.items() if value is not None}
+    for key in given:
+        choose("method setting", key, [field.name for field in fields(base)])
+    return replace(base, **given)

@@ -6,7 +6,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from tract_ray.config import choose, require
+from torch import nn
+
+from tract_ray.config import choose, config_hash, flatten, require
 from tract_ray.data import dataset_info
 from tract_ray.diffusion import predictions
 from tract_ray.distillation import DenoisingConfig, MethodConfig
@@ -103,9 +105,14 @@ class RunConfig:
         return dataclasses.replace(self, method=dataclasses.replace(self.method, **changes))
 
 
+def run_parameters(config: RunConfig) -> dict[str, Any]:
+    """Every setting of a run by its dotted name, with the hash: MLflow's parameters."""
+    return {**flatten(config), "config_hash": config_hash(config)}
+
+
 def build_for(
     config: NetworkConfig, shape: tuple[int, int, int], prediction: str, num_classes: int, seed: int | None
-) -> Any:
+) -> nn.Module:
     """The network of `config` for images `shape` whose output is read as `prediction`."""
     return build_network(
         config.name,

@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import nn
 
-from tract_ray.distillation import Method
+from tract_ray.data import Dataset
+from tract_ray.distillation import Method, Phase
 from tract_ray.evaluation import Evaluator, Statistics, fixed_noise, frechet_distance, image_grid
 from tract_ray.evaluation.grid import grid_scale
 from tract_ray.training.model import Model, load_model
+from tract_ray.training.paths import Paths
 from tract_ray.training.record import Record
 from tract_ray.training.run_config import EvaluationConfig
 from tract_ray.training.worker import Worker
 
 MakeModel = Callable[[nn.Module, dict[str, Any]], Model]
 GRID_IMAGES = 64
+
+
+def build_evaluator(
+    config: EvaluationConfig, model: Model, dataset: Dataset, paths: Paths, worker: Worker
+) -> Evaluator:
+    """What scores the samples of `model`, and of others with its classes, against `dataset`."""
+    return Evaluator(
+        dataset,
+        config.extractor(dataset.name),
+        paths.cache,
+        seed=config.seed,
+        device=worker.device,
+        conditional=model.num_classes > 0,
+    )
+
+
+def evaluation_marks(phases: Sequence[Phase], per_phase: int) -> set[int]:
+    """Optimiser steps after which a run is scored: `per_phase` times in each phase, its end included."""
+    return {p.start + max(1, round(p.steps * part / per_phase)) for p in phases for part in range(1, per_phase + 1)}
 
 
 class Scorer:

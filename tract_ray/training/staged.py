@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from tract_ray.config import config_hash
 from tract_ray.data import Dataset
 from tract_ray.distillation import Method
 from tract_ray.training.checkpoint import CHECKPOINT, Position, move_checkpoint, read_checkpoint, restore_method
 from tract_ray.training.loop import train
-from tract_ray.training.record import Record
+from tract_ray.training.record import Record, scored_lines
 from tract_ray.training.run_config import RunConfig
-from tract_ray.training.scoring import Scorer
-from tract_ray.training.stages import Stage, StageStore, scored_lines, stages_of
+from tract_ray.training.scoring import Scorer, evaluation_marks
+from tract_ray.training.stages import Stage, StageStore, stages_of
 from tract_ray.training.worker import Worker
 
 Report = Callable[[dict[str, Any]], None]
@@ -39,7 +41,6 @@ class StagedRun:
         store: StageStore | None,
         folder: Path,
         worker: Worker,
-        marks: set[int],
         report: Report | None = None,
         on_step: Callable[[int, float], None] | None = None,
     ) -> None:
@@ -47,7 +48,8 @@ class StagedRun:
         self.store, self.folder, self.worker = store, folder, worker
         self.report, self.on_step = report, on_step
         self.key, self.stages = config_hash(config), stages_of(config)
-        self.marks = {*marks, *(stage.end for stage in self.stages)}
+        marks = evaluation_marks(method.phases, config.evaluation.per_phase)
+        self.marks = {*marks, *(stage.end for stage in self.stages)}  # a stage is kept with its score
 
     def run(self) -> Position:
         """Bring the run to its end; returns where it stands then and what it has cost."""
@@ -76,17 +78,16 @@ class StagedRun:
         self._restore(*found)
         return Position.of(found[0])
 
-    def _restore(self, state: Any, tensors: Any) -> None:
+    def _restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         restore_method(self.method, state, tensors)
-        for module in self.method.modules().values():
-            module.to(self.worker.device)
+        self.method.to(self.worker.device)
 
     def _train(self, stage: Stage) -> Position:
         def on_saved(position: Position) -> None:
             if position.step == stage.end:
                 self._publish(stage, position)
-            _, distance = best = self.scorer.best()
-            self._report({"samples": self._samples(position.step), "distance": distance, "mu_i": best[0]}, position)
+            mu, distance = self.scorer.best()
+            self._report({"samples": self._samples(position.step), "distance": distance, "mu_i": mu}, position)
 
         return train(
             self.method,

@@ -1,15 +1,19 @@
-"""The network that a run begins with."""
+"""The network that a run begins with, and the model that it makes."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
 from tract_ray.config import require, to_dict
-from tract_ray.distillation import copy_shared_layers
+from tract_ray.distillation import Method, copy_shared_layers
 from tract_ray.training.model import Model, load_model
+from tract_ray.training.paths import Paths
 from tract_ray.training.run_config import NetworkConfig, RunConfig, build_for
+from tract_ray.training.teacher import teacher_folder
 
 
 def initial_student(config: RunConfig, teacher: Model) -> tuple[NetworkConfig, nn.Module]:
@@ -19,9 +23,7 @@ def initial_student(config: RunConfig, teacher: Model) -> tuple[NetworkConfig, n
         return teacher.network, copy.deepcopy(teacher.denoiser.module).requires_grad_(True)
     start = None if inherits or config.student_from == "random" else load_model(config.student_from, "student_from")
     network = config.student or (start.network if start else teacher.network)
-    student: nn.Module = build_for(
-        network, teacher.shape, teacher.denoiser.prediction, teacher.num_classes, seed=config.seed
-    )
+    student = build_for(network, teacher.shape, teacher.denoiser.prediction, teacher.num_classes, seed=config.seed)
     if inherits:
         copy_shared_layers(teacher.denoiser.module, student)
     elif start:
@@ -29,6 +31,32 @@ def initial_student(config: RunConfig, teacher: Model) -> tuple[NetworkConfig, n
         require(not mismatch, "student_from", f"{config.student_from} does not suit this run: {mismatch}")
         student.load_state_dict(start.denoiser.module.state_dict())
     return network, student
+
+
+def student_model(
+    config: RunConfig, paths: Paths, teacher: Model, method: Method, network: NetworkConfig
+) -> Callable[[nn.Module, dict[str, Any]], Model]:
+    """What makes a model of one of the method's candidates, to be sampled as the phase it is then in would be.
+
+    It is called with the candidate's network, and with what to say `about` it.
+    """
+    origin = {"config": to_dict(config), "teacher": str(teacher_folder(config.teacher, paths))}
+
+    def make(candidate: nn.Module, about: dict[str, Any]) -> Model:
+        steps = method.phase.student_steps
+        return Model(
+            denoiser=method.trained["student"].view_of(candidate),
+            network=network,
+            shape=teacher.shape,
+            steps=steps,
+            num_classes=teacher.num_classes,
+            times=method.sampling_times(steps).tolist(),
+            sampler=method.sampler,
+            dataset=teacher.dataset or config.teacher.dataset,
+            about={**origin, **about},
+        )
+
+    return make
 
 
 def _first_difference(start: Model, teacher: Model, network: NetworkConfig) -> str:

@@ -12,15 +12,17 @@ from tract_ray.config import config_hash, to_dict
 from tract_ray.data import load_dataset
 from tract_ray.diffusion import Denoiser
 from tract_ray.distillation import Denoising
-from tract_ray.evaluation import Evaluator
 from tract_ray.files import read_json, require_writable, write_text
+from tract_ray.training.claims import claim
 from tract_ray.training.loop import train
 from tract_ray.training.model import Model, load_model
 from tract_ray.training.paths import Paths
 from tract_ray.training.run_config import EvaluationConfig, TeacherConfig, build_for
+from tract_ray.training.scoring import build_evaluator
 from tract_ray.training.worker import Worker
 
 TEACHER_STEPS = 1024
+"""Network calls of a teacher that is sampled without saying how many."""
 
 
 def teacher_folder(config: TeacherConfig, paths: Paths) -> Path:
@@ -35,7 +37,7 @@ def teacher_folder(config: TeacherConfig, paths: Paths) -> Path:
 def find_teacher(config: TeacherConfig, paths: Paths) -> Model | None:
     """The trained teacher, or None where it must still be trained; an `InputError` if its files are damaged."""
     folder = teacher_folder(config, paths)
-    if config.path is None and not (folder / "config.json").is_file():
+    if config.path is None and not _is_trained(folder):
         return None
     return load_model(folder, "teacher")
 
@@ -46,13 +48,28 @@ def train_teacher(
     worker: Worker | None = None,
     on_step: Callable[[int, float], None] | None = None,
 ) -> Model:
-    """The teacher of `config`: found in the cache, or trained (continuing what was interrupted) and put there."""
+    """The teacher of `config`: found in the cache, or trained (continuing what was interrupted) and put there.
+
+    Of the processes that need it at the same time one trains it; the others wait, and are told no step. `on_step` is
+    told (step, loss).
+    """
+    worker = worker or Worker()
     found = find_teacher(config, paths)
-    if found is not None:
+    all_found = worker.agree(found is not None)
+    if found is not None and all_found:
         return found
     require_writable(paths.cache, "storage")
+    folder = teacher_folder(config, paths)
+    with claim(folder.with_name(f".{folder.name}.lock"), lambda: _is_trained(folder), worker) as ready:
+        return load_model(folder, "teacher") if ready else _train(config, paths, worker, on_step)
+
+
+def _is_trained(folder: Path) -> bool:
+    return (folder / "config.json").is_file()
+
+
+def _train(config: TeacherConfig, paths: Paths, worker: Worker, on_step: Callable[[int, float], None] | None) -> Model:
     assert config.network is not None
-    worker = worker or Worker()
     dataset = load_dataset(config.dataset, paths.data_root).to(worker.device)
     classes = dataset.num_classes if config.conditional else 0
     network = build_for(config.network, dataset.shape, config.training.prediction, classes, seed=config.seed)
@@ -103,16 +120,8 @@ def score_teacher(
     """
     worker = worker or Worker()
     model = train_teacher(config, paths, worker).to(worker.device)
-    name = model.dataset or config.dataset
-    dataset = load_dataset(name, paths.data_root).to(worker.device)
-    evaluator = Evaluator(
-        dataset,
-        evaluation.extractor(name),
-        paths.cache,
-        seed=evaluation.seed,
-        device=worker.device,
-        conditional=model.num_classes > 0,
-    )
+    dataset = load_dataset(model.dataset or config.dataset, paths.data_root).to(worker.device)
+    evaluator = build_evaluator(evaluation, model, dataset, paths, worker)
     samples = min(evaluation.samples, max(500, budget // steps)) if steps else len(dataset)
     about = evaluator.describe(samples)
     file = paths.cache / "scores" / teacher_folder(config, paths).name / f"{config_hash([about, steps])}.json"

@@ -11,6 +11,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from tract_ray.config import require
+
 
 @dataclass(frozen=True)
 class Worker:
@@ -50,10 +52,19 @@ class Worker:
         dist.all_gather_object(values, value)
         return values
 
+    def agree(self, so: bool) -> bool:
+        """Whether it is so on all workers. Each may have looked at a file that another process was just making."""
+        return all(self.gather(so))
+
     def share(self, total: int) -> tuple[int, int]:
         """This worker's part of `total` items: (first, count)."""
         first, end = self.rank * total // self.world, (self.rank + 1) * total // self.world
         return first, end - first
+
+
+def check_batch(batch: int, workers: int) -> None:
+    """Refuse a batch that does not divide among the workers of a run."""
+    require(batch % workers == 0, "batch", f"{batch} does not divide among {workers} workers")
 
 
 def default_device() -> torch.device:

@@ -23,7 +23,8 @@ from tract_ray.config import config_hash, from_dict, require
 from tract_ray.files import read_json
 from tract_ray.terminal import print_table, run_app
 from tract_ray.training import RunConfig, RunResult
-from tract_ray.training.stages import Stage, StageStore, scored_lines, stages_of
+from tract_ray.training.record import scored_lines
+from tract_ray.training.stages import Stage, StageStore, stages_of
 from tract_ray.tuning.options import Options
 from tract_ray.tuning.searcher import Job, StudySearcher
 from tract_ray.tuning.space import Space, apply_changes

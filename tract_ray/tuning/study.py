@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from tract_ray.config import InputError, choose, require
 from tract_ray.training import RunConfig
-from tract_ray.training.distill import evaluation_marks
+from tract_ray.training.scoring import evaluation_marks
 from tract_ray.tuning.budget import Budget
 from tract_ray.tuning.grid import grid_points
 from tract_ray.tuning.samplers import SAMPLERS, build_sampler

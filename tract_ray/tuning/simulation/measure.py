@@ -24,8 +24,8 @@ from tract_ray.distillation import heuristic_mu
 from tract_ray.tracking import MlflowStore, Shipper
 from tract_ray.tracking import shipper as shipping
 from tract_ray.training import EvaluationConfig, Paths, RunConfig, Score
-from tract_ray.training.distill import evaluation_marks
 from tract_ray.training.recipes import method_recipe, teacher_recipe
+from tract_ray.training.scoring import evaluation_marks
 from tract_ray.tuning import sweep as sweeping
 from tract_ray.tuning.follow import Follower
 from tract_ray.tuning.plots import plots
@@ -193,7 +193,7 @@ def _watch_everything(watch: Stopwatch, measured: Measured) -> None:
     watch.time(optuna.Study, "get_trials", "Optuna", "all trials")
     watch.time(Follower, "close", "close", "shipping what is left")
     watch.time(Shipper, "_pass", "MLflow", "shipper: one pass")
-    watch.time(shipping, "_read", "MLflow", "  reading a record")
+    watch.time(shipping, "read_lines", "MLflow", "  reading a record")
     watch.time(MlflowStore, "trial_run", "MLflow", "  a run: find or make")
     watch.time(MlflowStore, "log_lines", "MLflow", "  lines of a run", shipped)
     watch.time(MlflowClient, "log_batch", "MLflow", "    log_batch")
