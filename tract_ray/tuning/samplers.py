@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tract_ray.config import InputError, choose, require
 from tract_ray.distillation import derive_seed
-from tract_ray.tuning.grid import GridSampler
+from tract_ray.tuning.grid import GridSampler, note_of_trial
 from tract_ray.tuning.space import Suggest
 
 Space = dict[str, BaseDistribution]
@@ -37,9 +37,8 @@ def build_sampler(
     """
     choose("sampler", name, SAMPLERS)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.filterwarnings(
-        "ignore", category=optuna.exceptions.ExperimentalWarning
-    )  # GP and QMC, version after version
+    # GP and QMC are called experimental, version after version.
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     if name == "grid":
         return GridSampler(grid, seed)
     if name == "cmaes":
@@ -101,7 +100,7 @@ class ReproducibleSampler(BaseSampler):  # type: ignore[misc]
         if drawn is None:
             drawn = self._of(trial).sample_relative(study, trial, search_space)
             if drawn:
-                study._storage.set_trial_system_attr(trial._trial_id, self.DRAWN, drawn)
+                note_of_trial(study, trial, self.DRAWN, drawn)
         return {name: value for name, value in drawn.items() if name in search_space}
 
     def sample_independent(
@@ -134,7 +133,10 @@ class _QuasiRandom(QMCSampler):  # type: ignore[misc]
         self.number = number
 
     def _find_sample_id(self, study: Study, search_space: Space) -> int:
-        """Optuna counts in the storage: a trial that is asked for twice, as after a crash, would use up two points."""
+        """Optuna counts in the storage: a trial that is asked for twice, as after a crash, would use up two points.
+
+        The name is private; a version without it would fail `test_a_killed_search_suggests_the_same`.
+        """
         return self.number
 
 
