@@ -20,6 +20,7 @@ from tract_ray.tuning.follow import short
 from tract_ray.tuning.ledger import show_ledger
 from tract_ray.tuning.plots import plots
 from tract_ray.tuning.results import TrialRow, finished, importances
+from tract_ray.tuning.space import ROW
 from tract_ray.tuning.statistics import interval
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def show_result(result: SweepResult, console: Console) -> None:
         box=SIMPLE_HEAD,
         pad_edge=False,
     )
-    named = any("row" in row.params for row in result.rows)
+    named = any(ROW in row.params for row in result.rows)
     names = [] if named else list(dict.fromkeys(k for row in result.rows for k in row.changes))
     several = any(len(row.seeds) > 1 for row in result.rows)
     columns = ["", *(n.rpartition(".")[2] for n in names), "best mu_i", "images", "distance"]
@@ -98,7 +99,7 @@ def show_result(result: SweepResult, console: Console) -> None:
 
 
 def _cells(row: TrialRow, names: list[str]) -> list[str]:
-    label = row.label + ("*" if row.anchor and "row" not in row.params else "")
+    label = row.label + ("*" if row.anchor and ROW not in row.params else "")
     values = [short(row.changes[n]) if n in row.changes else "" for n in names]
     if row.status != "finished":
         return [label, *values, "", f"{row.samples:,}", row.status.removesuffix(" early")]

@@ -12,6 +12,7 @@ import optuna
 
 from tract_ray.training import RunResult
 from tract_ray.tuning.space import ROW
+from tract_ray.tuning.study import ANCHOR, CHANGES, COSTS
 from tract_ray.tuning.trial import trial_name
 
 STATES = {"COMPLETE": "finished", "PRUNED": "stopped early", "FAIL": "failed", "RUNNING": "running"}
@@ -50,18 +51,18 @@ class TrialRow:
 def read_row(trial: optuna.trial.FrozenTrial, trials: Path) -> TrialRow | None:
     """The row of one trial of the study; None if it was never handed out."""
     status = STATES.get(trial.state.name)
-    if status is None or "changes" not in trial.user_attrs:
+    if status is None or CHANGES not in trial.user_attrs:
         return None
     name = trial_name(trial.number)
-    steps, costs = trial.intermediate_values, trial.user_attrs.get("costs", {})
+    steps, costs = trial.intermediate_values, trial.user_attrs.get(COSTS, {})
     row = TrialRow(
         name=name,
         status=status,
         params=trial.params,
-        changes=trial.user_attrs["changes"],
+        changes=trial.user_attrs[CHANGES],
         samples=int(costs.get("0", {}).get("samples", 0)),
         distance=trial.values[0] if trial.values else (steps[max(steps)] if steps else None),
-        anchor=bool(trial.user_attrs.get("anchor")),
+        anchor=bool(trial.user_attrs.get(ANCHOR)),
         costs=tuple(costs.values()),
     )
     if status != "finished":

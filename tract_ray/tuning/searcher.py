@@ -17,8 +17,9 @@ from tract_ray.config import to_dict
 from tract_ray.training import RunConfig
 from tract_ray.training.stages import Stage, StageStore, stages_of
 from tract_ray.tuning.space import Space, apply_changes
-from tract_ray.tuning.study import ANCHOR, CHANGES, COSTS, FINISHED, WARM, Search, rungs
+from tract_ray.tuning.study import ANCHOR, CHANGES, COSTS, Search, rungs
 from tract_ray.tuning.trial import trial_name
+from tract_ray.tuning.warm_start import own_trials
 
 AHEAD = 4  # configurations that may wait for a stage while others are drawn
 
@@ -60,10 +61,10 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self.live: dict[str, Job] = {}
         self.waiting: list[Job] = []
         self.results: dict[int, list[dict[str, Any]]] = {}
-        known = [t for t in study.get_trials(deepcopy=False) if WARM not in t.user_attrs]
+        known = own_trials(study)
         # Handed out by an earlier driver and never ended: they come first.
         self.again = [t for t in known if t.state == TrialState.RUNNING]
-        self.handed = sum(t.state in FINISHED for t in known)
+        self.handed = sum(t.state.is_finished() for t in known)
         self.spent = _spent(known)
 
     def remaining(self) -> int:

@@ -38,7 +38,7 @@ class Space:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         trial = optuna.create_study().ask()
         self.suggest(trial)
-        return {name: _range(d) for name, d in trial.distributions.items()}
+        return {name: range_text(d) for name, d in trial.distributions.items()}
 
 
 def rows(changes: Mapping[str, Mapping[str, Any]]) -> Space:
@@ -50,7 +50,8 @@ def rows(changes: Mapping[str, Mapping[str, Any]]) -> Space:
     return Space(suggest, tuple({ROW: name} for name in changes), listed=True)
 
 
-def _range(distribution: optuna.distributions.BaseDistribution) -> str:
+def range_text(distribution: optuna.distributions.BaseDistribution) -> str:
+    """A parameter's range for people: `one of teacher, random` or `0.001 to 1, logarithmic`."""
     if isinstance(distribution, optuna.distributions.CategoricalDistribution):
         return "one of " + ", ".join(map(str, distribution.choices))
     assert isinstance(distribution, optuna.distributions.FloatDistribution | optuna.distributions.IntDistribution)

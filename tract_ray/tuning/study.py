@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
-from optuna.trial import TrialState
 
 from tract_ray.config import InputError, choose, require
 from tract_ray.training import RunConfig
@@ -20,8 +19,7 @@ from tract_ray.tuning.grid import grid_points
 from tract_ray.tuning.samplers import SAMPLERS, build_sampler
 from tract_ray.tuning.space import Space
 
-CHANGES, ANCHOR, COSTS, WARM = "changes", "anchor", "costs", "warm_start"
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+CHANGES, ANCHOR, COSTS = "changes", "anchor", "costs"  # user attributes of its trials
 PRUNERS = ("halving", "median", "none")
 OBJECTIVES = ("distance", "parameters", "seconds_per_image")
 
