@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from studies import RUN, SPACE
-from test_searcher import BANKED, SHARING
+from studies import BANKED, RUN, SHARING, SPACE
 
 from tract_ray.training import Paths
 from tract_ray.tuning.ledger import Ledger, ledger_of, show_ledger
