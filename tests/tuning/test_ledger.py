@@ -77,7 +77,7 @@ def test_shared_stages_are_foreseen_exactly(tmp_path: Path) -> None:
 
 def test_stopping_is_foreseen_by_its_share(tmp_path: Path) -> None:
     """One rung at 768 of 1,024 images: half of the trials see the last quarter."""
-    search = Search(trials=6, pruner="halving", reduction=2)
+    search = Search(trials=6, pruner="halving", reduction=2, finish_anchors=True)
     ours = sweep(tmp_path, space=SPACE, run=RUN, search=search)
     ledger = foresee(ours, drawn_runs(ours))
     free = 768 + 256 / 2

@@ -38,8 +38,8 @@ class Search:
     seed: int = 0
     sampler: str = "tpe"
     pruner: str = "halving"
-    reduction: int = 2
-    finish_anchors: bool = True
+    reduction: int = 3
+    finish_anchors: bool = False
     objectives: tuple[str, ...] = ("distance",)
     budget: Budget | None = None
 

@@ -113,7 +113,7 @@ def simulate(
         space=SPACE,
         run=run,
         name="simulation",
-        search=Search(trials=trials),
+        search=Search(trials=trials, reduction=2, finish_anchors=True),  # as docs/scaling.md has it
         paths=Paths(folder, folder / "cache"),
         trainable=partial(replay_trial, replay=replay_of(run, seconds)),
         mlflow_uri=server.uri,
