@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import optuna
+import torch
+from PIL import Image
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -22,9 +23,7 @@ from tract_ray.tuning.plots import plots
 from tract_ray.tuning.results import TrialRow, finished, importances
 from tract_ray.tuning.space import ROW
 from tract_ray.tuning.statistics import interval
-
-if TYPE_CHECKING:
-    from tract_ray.tuning.sweep import SweepResult
+from tract_ray.tuning.sweep import SweepResult
 
 
 def write_report(folder: Path, study: optuna.Study, result: SweepResult) -> None:
@@ -54,10 +53,8 @@ def write_report(folder: Path, study: optuna.Study, result: SweepResult) -> None
     picture.save(folder / "plots" / "samples.png")
 
 
-def compare(teacher: Model, student: Model, *, teacher_steps: int, columns: int = 16, seed: int = 0):  # type: ignore[no-untyped-def]
+def compare(teacher: Model, student: Model, *, teacher_steps: int, columns: int = 16, seed: int = 0) -> Image.Image:
     """Rows of images from the same noise: the teacher's in many steps above the student's in few."""
-    import torch
-
     noise = fixed_noise(seed, 0, columns * 2, student.shape)
     labels = torch.arange(len(noise)) % student.num_classes if student.num_classes else None
     above, below = teacher.sample(noise, labels, steps=teacher_steps), student.sample(noise, labels)
