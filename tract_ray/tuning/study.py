@@ -6,8 +6,10 @@ gone, asking the storage again hands out the unfinished trials first, and their 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 
@@ -89,10 +91,20 @@ def open_study(path: Path, name: str, space: Space, search: Search) -> optuna.St
         sampler=sampler_for(space, search),
         pruner=search.build_pruner(),
     )
-    if is_new and search.sampler != "grid":  # a grid has them already
-        for anchor in space.anchors[: search.trials]:
-            study.enqueue_trial(dict(anchor), user_attrs={ANCHOR: True})
+    if is_new:
+        enqueue_anchors(study, space, search)
     return study
+
+
+def enqueue_anchors(study: optuna.Study, space: Space, search: Search) -> None:
+    """Let the anchors be the first trials. A list is nothing else; a grid has its own order, and no anchors."""
+    for anchor in anchors_of(space, search):
+        study.enqueue_trial(dict(anchor), user_attrs={ANCHOR: True})
+
+
+def anchors_of(space: Space, search: Search) -> tuple[Mapping[str, Any], ...]:
+    """The anchors that this search begins with."""
+    return () if search.sampler == "grid" else space.anchors[: search.trials]
 
 
 def limit(space: Space, search: Search) -> int:
