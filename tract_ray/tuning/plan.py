@@ -84,7 +84,6 @@ def _print_time(sweep: Sweep, trained: int, found: bool, console: Console) -> No
 
 def drawn_runs(sweep: Sweep) -> list[RunConfig]:
     """The runs that this sweep would draw if every distance were the same: its anchors, and an example of the rest."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     search = sweep.search
     study = optuna.create_study(
         directions=["minimize"] * len(search.objectives), sampler=sampler_for(sweep.space, search)

@@ -75,7 +75,6 @@ def open_study(path: Path, name: str, space: Space, search: Search) -> optuna.St
 
     Sampler and pruner read the storage, so a resumed sweep suggests and stops with everything it knew.
     """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     is_new = not path.is_file()
     try:
         storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
