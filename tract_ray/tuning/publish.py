@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tract_ray.tracking import MlflowStore
-from tract_ray.tuning.follow import describe
-from tract_ray.tuning.results import finished
+from tract_ray.tuning.results import describe, finished
 from tract_ray.tuning.sweep import SweepResult
 
 

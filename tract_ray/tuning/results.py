@@ -115,3 +115,20 @@ def importances(study: optuna.Study) -> dict[str, float]:
         return dict(optuna.importance.get_param_importances(study, evaluator=evaluator, target=lambda t: t.values[0]))
     except (ValueError, RuntimeError):  # all distances equal: nothing varies
         return {}
+
+
+def describe(params: dict[str, Any], changes: dict[str, Any]) -> str:
+    """`mu_s 0.5  mu_i_residual 0.001`; a named row by its name."""
+    if ROW in params:
+        return str(params[ROW])
+    return "  ".join(f"{k.rpartition('.')[2]} {short(v)}" for k, v in changes.items())
+
+
+def short(value: Any) -> str:
+    """A changed setting in a table."""
+    if isinstance(value, dict):
+        settings = value.get("options", {}).items()
+        return " ".join([str(value.get("kind") or value.get("name") or "…"), *(f"{k}={short(v)}" for k, v in settings)])
+    if isinstance(value, list | tuple):
+        return ",".join(str(part) for part in value)
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
