@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +74,7 @@ class Options:
         name, settings = self.architecture()
         if name == "unet_cifar10":
             return "unet_cifar10_small", {}
-        width = next(key for key in ("width", "channels") if key in settings)
+        width = width_name(settings)
         return name, {width: max(4, round(settings[width] * 0.57 / 4) * 4)}
 
     def run(self, method: MethodConfig, *, per_phase: int = 2) -> RunConfig:
@@ -84,3 +85,8 @@ class Options:
             evaluation=EvaluationConfig(samples=self.evaluation_samples, features=self.features, per_phase=per_phase),
             seed=self.seed,
         )
+
+
+def width_name(settings: Mapping[str, Any]) -> str:
+    """What a network's settings call its width."""
+    return next(name for name in ("width", "channels") if name in settings)
