@@ -58,7 +58,8 @@ def _train_teacher(teacher: TeacherConfig, paths: Paths, cpus: int, gpus: int) -
 def start_references(run: RunConfig, paths: Paths, request: Request, reference_steps: tuple[int, ...]) -> Any:
     """Reference rows (the teacher at several numbers of steps; 0 is the noise floor), computed beside the trials.
 
-    Returns Ray's reference to the list of scores. One task: it keeps one slot from the trials, and imports everything once.
+    Returns Ray's reference to the list of scores. One task: it keeps one slot from the trials, and imports everything
+    once.
     """
     gpus = min(request.gpus, 1)
     task = ray.remote(num_cpus=request.cpus, num_gpus=gpus)(_score_references)
