@@ -17,7 +17,7 @@ import optuna
 
 from tract_ray.training import RunConfig
 from tract_ray.tuning.cli import sweep_command
-from tract_ray.tuning.options import Options
+from tract_ray.tuning.options import Options, width_name
 from tract_ray.tuning.space import Space
 
 WIDTHS = (1.0, 0.75, 0.5, 0.375, 0.25)  # of the teacher's
@@ -27,7 +27,7 @@ def plan(options: Options) -> tuple[Space, RunConfig]:
     """Widths as fractions of the teacher's, fewer blocks, attention kept or dropped where the network has it."""
     run = options.run(options.method(time_schedule=options.schedule()))
     name, settings = options.architecture()
-    width = next(key for key in ("width", "channels") if key in settings)
+    width = width_name(settings)
 
     def suggest(trial: optuna.Trial) -> dict[str, Any]:
         fraction = WIDTHS[trial.suggest_int("width_level", 0, len(WIDTHS) - 1)]

@@ -42,8 +42,8 @@ def plan(options: Options) -> tuple[Space, RunConfig]:
 
     def mu_i_rows(schedule: tuple[int, ...]) -> dict[str, dict[str, Any]]:
         table = {}
+        steps = options.method("tract", time_schedule=schedule, samples=overall).phases()[-1].steps
         for residual in (None, *RESIDUALS):
-            steps = options.method("tract", time_schedule=schedule, samples=overall).phases()[-1].steps
             mu = 0.0 if residual is None else heuristic_mu(residual, steps)
             table[f"mu_i, {len(schedule) - 1} phase(s): {mu:.6g}"] = tract(schedule, mu_i_last=mu)
         return table
@@ -56,9 +56,9 @@ def plan(options: Options) -> tuple[Space, RunConfig]:
         table[f"phases, overall length: {count}"] = tract(schedule)
         table[f"phases, length per phase: {count}"] = tract(schedule, samples=phase * count)
     table["method: BTD, 10 halvings"] = {"method": to_dict(options.method("progressive", samples=overall))}
-    name, options_of_third = options.third()
+    name, third = options.third()
     for start in ("teacher", "random"):
-        student = {"student": {"name": name, "options": options_of_third}, "student_from": start}
+        student = {"student": {"name": name, "options": third}, "student_from": start}
         table[f"KD to a third, from {start}"] = {**tract(), **student}
     run = options.run(options.method("tract", samples=overall), per_phase=1)
     return rows(table), replace(run, evaluation=replace(run.evaluation, rung_samples=RUNG_IMAGES, select="own"))

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from studies import RUN, SPACE
-from test_searcher import BANKED, SHARING
+from studies import BANKED, RUN, SHARING, SPACE, Driver
 
 from tract_ray.training import Paths
 from tract_ray.tuning.ledger import Ledger, ledger_of, show_ledger
@@ -78,7 +77,7 @@ def test_shared_stages_are_foreseen_exactly(tmp_path: Path) -> None:
 
 def test_stopping_is_foreseen_by_its_share(tmp_path: Path) -> None:
     """One rung at 768 of 1,024 images: half of the trials see the last quarter."""
-    search = Search(trials=6, pruner="halving", reduction=2)
+    search = Search(trials=6, pruner="halving", reduction=2, finish_anchors=True)
     ours = sweep(tmp_path, space=SPACE, run=RUN, search=search)
     ledger = foresee(ours, drawn_runs(ours))
     free = 768 + 256 / 2
@@ -86,6 +85,16 @@ def test_stopping_is_foreseen_by_its_share(tmp_path: Path) -> None:
     open_to_all = replace(search, finish_anchors=False)
     ledger = foresee(sweep(tmp_path, space=SPACE, run=RUN, search=open_to_all), drawn_runs(ours))
     assert ledger.naive - ledger.stopped == round(6 * free)
+
+
+def test_a_grid_is_foreseen_without_anchors(tmp_path: Path) -> None:
+    """A sweep goes through its points in an order of its own: what is foreseen is what `open_study` will hand out."""
+    search = Search(trials=4, sampler="grid", finish_anchors=True, seed=1)
+    foreseen = drawn_runs(sweep(tmp_path, search=search))
+    driver = Driver(tmp_path / "study.db", 4, 1, SHARING, BANKED, sampler="grid")
+    assert foreseen == [driver.ask().run for _ in range(4)]
+    ledger = foresee(sweep(tmp_path, search=search), foreseen)
+    assert ledger.stopped > 0
 
 
 def test_equal_rows_are_trained_once(tmp_path: Path) -> None:

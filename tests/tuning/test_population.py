@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from studies import RUN, Driver
-from test_searcher import drawn
 
 from tract_ray.config import InputError
 from tract_ray.training.stages import run_samples, stages_of
@@ -21,12 +20,11 @@ SPACE = population(MEMBERS, PARTS, lr=(1e-4, 1e-2), seed=3)
 def generation(driver: Driver, scores: list[float]) -> list[dict[str, Any]]:
     """Let the next members train one part each; their changes."""
     members = [driver.ask() for _ in scores]
-    assert driver.searcher.suggest("later") is None  # the next part begins when all have ended this one
+    assert driver.waits()  # the next part begins when all have ended this one
     for given, score in zip(members, scores, strict=True):
-        assert given is not None
-        driver.finish(given[0], score)
+        driver.finish(given, score)
     trials = driver.study.get_trials(deepcopy=False)
-    return [trials[given[1]["number"]].user_attrs["changes"] for given in members if given]
+    return [trials[given.number].user_attrs["changes"] for given in members]
 
 
 def test_the_worst_goes_on_from_the_best(tmp_path: Path) -> None:
@@ -49,10 +47,10 @@ def test_only_the_last_part_counts(tmp_path: Path) -> None:
     driver = Driver(tmp_path / "study.db", trials=MEMBERS * PARTS, space=SPACE, pruner="none")
     for _ in range(PARTS - 1):
         generation(driver, [0.1, 0.2, 0.3, 0.4])
-    last = [given for given in (driver.ask() for _ in range(MEMBERS)) if given]
+    last = [driver.ask() for _ in range(MEMBERS)]
     for given, score in zip(last, [4.0, 3.0, 2.0, 5.0], strict=True):
-        driver.finish(given[0], score)
-    assert driver.ask() is None
+        driver.finish(given, score)
+    assert driver.offered() is None
     for number in range(MEMBERS * PARTS):  # as if each had written its result
         assert driver.study.trials[number].state.name == "COMPLETE"
     rows = read_rows(driver.study, tmp_path)
@@ -63,10 +61,11 @@ def test_only_the_last_part_counts(tmp_path: Path) -> None:
 def test_a_part_is_a_stage(tmp_path: Path) -> None:
     """A member's next run shares all of its earlier parts; a run to the end of part two trains half."""
     driver = Driver(tmp_path / "study.db", trials=MEMBERS * PARTS, space=SPACE, pruner="none")
-    first = [drawn(given[1]) for given in (driver.ask() for _ in range(MEMBERS)) if given]
-    for place in range(MEMBERS):
-        driver.finish(f"tune-{place}", float(place))
-    second = [drawn(given[1]) for given in (driver.ask() for _ in range(MEMBERS)) if given]
+    members = [driver.ask() for _ in range(MEMBERS)]
+    for place, given in enumerate(members):
+        driver.finish(given, float(place))
+    first = [given.run for given in members]
+    second = [driver.ask().run for _ in range(MEMBERS)]
     assert [run_samples(run) for run in (first[0], second[0])] == [256, 512]
     assert stages_of(second[0])[0] == stages_of(first[0])[0]
     assert stages_of(second[3])[0] == stages_of(first[0])[0]  # the worst took over the best
@@ -77,12 +76,11 @@ def test_a_part_is_a_stage(tmp_path: Path) -> None:
 def test_an_interrupted_population_is_the_same(tmp_path: Path) -> None:
     def paths(path: Path, interrupt: bool) -> list[Any]:
         driver = Driver(path, trials=12, space=population(4, 3, lr=(1e-4, 1e-2)), pruner="none")
-        while (given := driver.ask()) is not None:
+        while (given := driver.offered()) is not None:
             if interrupt:
                 driver = Driver(path, trials=12, space=population(4, 3, lr=(1e-4, 1e-2)), pruner="none")
                 given = driver.ask()
-                assert given is not None
-            driver.finish(given[0], (given[1]["number"] * 7 % 5) + 1.0)
+            driver.finish(given, (given.number * 7 % 5) + 1.0)
         return [trial.user_attrs["changes"] for trial in driver.study.trials]
 
     assert paths(tmp_path / "a.db", True) == paths(tmp_path / "b.db", False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from services import end, start
 from sweeps_for_tests import lines_of
 
 from tract_ray.config import to_dict
+from tract_ray.training import RunResult
 from tract_ray.tuning.simulation.measure import replay_of, replayed_run
 from tract_ray.tuning.simulation.replay import METRIC, distances, pace, replay_run
 from tract_ray.tuning.space import apply_changes
@@ -78,9 +80,20 @@ def test_a_replayed_run_leaves_what_a_run_leaves(tmp_path: Path) -> None:
     assert [x["metrics"][METRIC] for x in lines if METRIC in x.get("metrics", {})] == expected
     assert all((tmp_path / x["image"]).is_file() for x in lines if "image" in x)
 
+    written = json.loads((tmp_path / "result.json").read_text())
+    assert RunResult.from_json(written).to_json() == written
+    assert written["distance"] == expected[-1]
+
     replay_run(plain(), tmp_path, REPLAY, reports.append, slept.append)
     assert reports[4:] == reports[3:4]
     assert lines_of(tmp_path) == lines
+
+
+def test_a_replayed_trial_needs_no_torch() -> None:
+    """A simulated cluster has a process for every slot on one machine: with torch, each takes 500 MB more."""
+    code = f"import sys, {replay_run.__module__}; print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert found == "False\n"
 
 
 @pytest.mark.cluster

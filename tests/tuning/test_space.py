@@ -25,6 +25,17 @@ def test_ranges_as_a_person_reads_them() -> None:
     }
 
 
+def test_a_conditional_space_is_described_whole() -> None:
+    """And alike each time: a resumed sweep compares it with what it was."""
+
+    def suggest(trial: optuna.Trial) -> dict[str, Any]:
+        phases = trial.suggest_int("phases", 1, 10)
+        return {f"cut_{phases}": trial.suggest_float(f"cut_{phases}", 0, 1)}
+
+    found = [Space(suggest).describe() for _ in range(2)]
+    assert found[0] == found[1] == {"phases": "1 to 10"} | {f"cut_{n}": "0 to 1" for n in range(1, 11)}
+
+
 def test_changes_by_dotted_name() -> None:
     run = apply_changes(RUN, {"method.mu_s": 0.9, "evaluation.samples": 500, "teacher.training.lr": 0.01, "seed": 4})
     plain = to_dict(run)

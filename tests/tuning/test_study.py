@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
@@ -11,29 +10,27 @@ import pytest
 from optuna.trial import TrialState
 from studies import RUN, RUNGS, SPACE, Driver
 
-from tract_ray.config import InputError, from_dict
-from tract_ray.training import RunConfig
+from tract_ray.config import InputError
 from tract_ray.tuning.results import finished, read_rows
 from tract_ray.tuning.study import Search, open_study, rungs
 
 
 def test_anchors_are_first_and_are_what_was_given(tmp_path: Path) -> None:
     driver = Driver(tmp_path / "study.db")
-    configs = [driver.ask() for _ in range(3)]
-    runs = [from_dict(RunConfig, json.loads(c[1]["run"])) for c in configs if c]
+    asked = [driver.ask() for _ in range(3)]
+    runs = [given.run for given in asked]
     assert [run.method.mu_s for run in runs[:2]] == [0.5, 0.0]  # type: ignore[attr-defined]
     assert 0 < runs[2].method.mu_s < 0.999  # type: ignore[attr-defined]
-    assert [c[1]["number"] for c in configs if c] == driver.started == [0, 1, 2]
-    assert all(c[1]["total"] == 1024 for c in configs if c)
+    assert [given.number for given in asked] == driver.started == [0, 1, 2]
+    assert {run.method.samples for run in runs} == {1024}
 
 
 def test_a_sweep_of_fewer_trials_than_anchors(tmp_path: Path) -> None:
     driver = Driver(tmp_path / "study.db", trials=1)
     first = driver.ask()
-    assert first is not None
-    assert driver.ask() is None
-    driver.finish(first[0], 1.0)
-    assert driver.ask() is None
+    assert driver.offered() is None
+    driver.finish(first, 1.0)
+    assert driver.offered() is None
     assert driver.states() == {0: TrialState.COMPLETE}
 
 
@@ -45,19 +42,18 @@ def test_trials_compete_in_the_last_phase() -> None:
 def test_successive_halving(tmp_path: Path) -> None:
     """The worse half of those that reached a rung is given up there; an anchor never is, however bad."""
     driver = Driver(tmp_path / "study.db")
-    trials = [driver.ask() for _ in range(6)]
-    names = [t[0] for t in trials if t]
-    for name in names:
-        assert not driver.report(name, 256, 1e6)  # no rung
+    asked = [driver.ask() for _ in range(6)]
+    for given in asked:
+        assert not driver.report(given, 256, 1e6)  # no rung
     scores = [50.0, 90.0, 10.0, 40.0, 45.0, 20.0]
-    stopped = [driver.report(name, RUNGS[0], score) for name, score in zip(names, scores, strict=True)]
+    stopped = [driver.report(given, RUNGS[0], score) for given, score in zip(asked, scores, strict=True)]
     # In the order of arrival: best halves of {50}, {50, 90}, {10, ..}, {10, 40, ..}: 2 of 5, 3 of 6 go on.
     assert stopped == [False, False, False, False, True, False]
-    for name, was_stopped, score in zip(names, stopped, scores, strict=True):
+    for given, was_stopped, score in zip(asked, stopped, scores, strict=True):
         if was_stopped:
-            driver.stop(name, RUNGS[0], score)
+            driver.stop(given, RUNGS[0], score)
         else:
-            driver.finish(name, score / 2)
+            driver.finish(given, score / 2)
     assert driver.states() == {n: TrialState.PRUNED if n == 4 else TrialState.COMPLETE for n in range(6)}
     pruned = driver.study.trials[4]
     assert pruned.intermediate_values == {1: 45.0}
@@ -69,8 +65,7 @@ def test_successive_halving(tmp_path: Path) -> None:
 def test_anchors_compete_and_stay(tmp_path: Path) -> None:
     """A bad anchor goes on; the others are measured against its score, too."""
     driver = Driver(tmp_path / "study.db")
-    trials = [driver.ask() for _ in range(4)]
-    (first, _), (second, _), (third, _), (fourth, _) = [t for t in trials if t]
+    first, second, third, fourth = (driver.ask() for _ in range(4))
     assert not driver.report(first, RUNGS[0], 10.0)
     assert not driver.report(second, RUNGS[0], 99.0)
     assert driver.report(third, RUNGS[0], 30.0)
@@ -82,10 +77,9 @@ def test_anchors_compete_and_stay(tmp_path: Path) -> None:
 def test_a_stopped_trial_is_not_finished(tmp_path: Path) -> None:
     """Its truncated score is no one's best, and its row says how far it came."""
     driver = Driver(tmp_path / "study.db")
-    trials = [driver.ask() for _ in range(3)]
-    names = [t[0] for t in trials if t]
-    driver.finish(names[0], 5.0)
-    driver.stop(names[2], 512, 0.1)
+    good, _, bad = (driver.ask() for _ in range(3))
+    driver.finish(good, 5.0)
+    driver.stop(bad, 512, 0.1)
     rows = read_rows(driver.study, tmp_path)
     assert [(r.status, r.distance, r.samples, r.anchor) for r in rows] == [
         ("finished", 5.0, 1024, True),
@@ -98,60 +92,60 @@ def test_a_stopped_trial_is_not_finished(tmp_path: Path) -> None:
 
 def test_an_error_is_a_failed_trial(tmp_path: Path) -> None:
     driver = Driver(tmp_path / "study.db", trials=2)
-    (first, _), (second, _) = [t for t in (driver.ask(), driver.ask()) if t]
-    driver.searcher.on_trial_complete(first, None, error=True)
+    first, second = driver.ask(), driver.ask()
+    driver.searcher.on_trial_complete(first.name, None, error=True)
     driver.report(second, 512, 3.0)
-    driver.searcher.on_trial_complete(second, {"samples": 512, "distance": 3.0, "finished": False}, error=True)
+    driver.searcher.on_trial_complete(second.name, {"samples": 512, "distance": 3.0, "finished": False}, error=True)
     assert driver.ended == [(0, TrialState.FAIL), (1, TrialState.FAIL)]
-    assert driver.ask() is None
+    assert driver.offered() is None
     assert finished(read_rows(driver.study, tmp_path)) == []
 
 
 def test_resume_hands_out_the_unfinished_first(tmp_path: Path) -> None:
     """Same numbers, same changes, and as many trials as asked; finished ones are left alone."""
     first = Driver(tmp_path / "study.db", trials=6)
-    before = [t for t in (first.ask() for _ in range(4)) if t]
-    first.finish(before[0][0], 1.0)
-    first.report(before[2][0], RUNGS[0], 7.0)
+    before = [first.ask() for _ in range(4)]
+    first.finish(before[0], 1.0)
+    first.report(before[2], RUNGS[0], 7.0)
     changes = [trial.user_attrs["changes"] for trial in first.study.trials]
 
     second = Driver(tmp_path / "study.db", trials=6)
     again = []
-    while (given := second.ask()) is not None:
+    while (given := second.offered()) is not None:
         again.append(given)
-    assert [config["number"] for _, config in again] == [1, 2, 3, 4, 5]
-    assert [config["run"] for _, config in again[:3]] == [config["run"] for _, config in before[1:]]
-    for name, _ in again:
-        second.finish(name, 2.0)
+    assert [given.number for given in again] == [1, 2, 3, 4, 5]
+    assert [given.run for given in again[:3]] == [given.run for given in before[1:]]
+    for given in again:
+        second.finish(given, 2.0)
     assert second.states() == dict.fromkeys(range(6), TrialState.COMPLETE)
     assert [trial.user_attrs["changes"] for trial in second.study.trials[:4]] == changes
     assert second.study.trials[2].intermediate_values[1] == 7.0
     assert second.study.trials[0].value == 1.0
 
     third = Driver(tmp_path / "study.db", trials=6)
-    assert third.ask() is None
+    assert third.offered() is None
     more = Driver(tmp_path / "study.db", trials=8)
-    assert [given[1]["number"] for given in (more.ask(), more.ask()) if given] == [6, 7]
-    assert more.ask() is None
+    assert [more.ask().number, more.ask().number] == [6, 7]
+    assert more.offered() is None
 
 
 def test_a_trial_that_broke_off_before_it_had_a_configuration(tmp_path: Path) -> None:
     """The driver died between asking and drawing; were the trial given up, an anchor would be lost."""
     Driver(tmp_path / "study.db", trials=3).study.ask()
     resumed = Driver(tmp_path / "study.db", trials=3)
-    configs = [given[1] for given in (resumed.ask(), resumed.ask(), resumed.ask()) if given]
-    assert [config["number"] for config in configs] == [0, 1, 2]
-    assert [json.loads(config["run"])["method"]["mu_s"] for config in configs[:2]] == [0.5, 0.0]
-    assert resumed.ask() is None
+    asked = [resumed.ask() for _ in range(3)]
+    assert [given.number for given in asked] == [0, 1, 2]
+    assert [given.run.method.mu_s for given in asked[:2]] == [0.5, 0.0]  # type: ignore[attr-defined]
+    assert resumed.offered() is None
 
 
 def run_search(path: Path, seed: int, stop_at: int | None = None, trials: int = 10) -> list[float]:
     """A search for the rate 10^-1.5; the rates it tried."""
     driver = Driver(path, trials=trials, seed=seed)
-    while (given := driver.ask()) is not None:
-        rate = driver.study.trials[given[1]["number"]].params["rate"]
-        driver.finish(given[0], 1 + (math.log10(rate) + 1.5) ** 2)
-        if stop_at is not None and given[1]["number"] == stop_at:
+    while (given := driver.offered()) is not None:
+        rate = driver.study.trials[given.number].params["rate"]
+        driver.finish(given, 1 + (math.log10(rate) + 1.5) ** 2)
+        if stop_at is not None and given.number == stop_at:
             break
     return [trial.params["rate"] for trial in driver.study.trials]
 

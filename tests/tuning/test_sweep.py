@@ -26,8 +26,8 @@ from tract_ray.evaluation import fixed_noise
 from tract_ray.tracking import MlflowStore
 from tract_ray.tracking.provenance import source_hash
 from tract_ray.training import RunConfig, load_model
+from tract_ray.training.distill import evaluation_marks
 from tract_ray.tuning.record import newest_sweep
-from tract_ray.tuning.study import evaluation_marks
 
 pytestmark = pytest.mark.cluster
 

@@ -11,23 +11,21 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from typer import Option
 
-from tract_ray.config import InputError
-from tract_ray.files import read_json
 from tract_ray.terminal import run_app
 from tract_ray.tracking import tracking_uri
 from tract_ray.training import Paths, RunConfig
 from tract_ray.training.paths import project_folder
 from tract_ray.tuning.budget import parse_budget
+from tract_ray.tuning.driver import run_sweep
 from tract_ray.tuning.options import Options
 from tract_ray.tuning.plan import print_plan
 from tract_ray.tuning.resources import Request
 from tract_ray.tuning.space import Space
 from tract_ray.tuning.study import Search, limit
-from tract_ray.tuning.sweep import Sweep, run_sweep
-
-WHAT, SEARCH, WHERE, RECORD = "What is searched", "How", "On which machines", "Where the record goes"
-
+from tract_ray.tuning.sweep import Sweep, SweepResult
+from tract_ray.tuning.sweep_folder import newest
 
 Plan = Callable[[Options], tuple[Space, RunConfig]]
 
@@ -37,129 +35,84 @@ def sweep_command(
     doc: str | None,
     plan: Plan,
     *,
-    trials: int = 12,
-    repeats: int = 1,
-    pruner: str = "halving",
-    objectives: tuple[str, ...] = ("distance",),
+    trials: int = Search.trials,
+    repeats: int = Search.repeats,
+    pruner: str = Search.pruner,
+    objectives: tuple[str, ...] = Search.objectives,
 ) -> None:
     """Run the sweep script's command line and exit.
 
     `doc` is its help; its first line is the question it asks. `plan` makes the space and the run that trials start
-    from; `trials`, `repeats` and `pruner` are the script's own defaults.
+    from; `trials`, `repeats` and `pruner` are the script's own defaults, `objectives` cannot be chosen.
     """
     question = (doc or experiment).strip().splitlines()[0]
-    own = {"trials": trials, "repeats": repeats, "pruner": pruner}
 
     def main(
-        trials: Annotated[int, typer.Option(help="How many trials to run.", rich_help_panel=WHAT)] = own["trials"],  # type: ignore[assignment]
-        dataset: Annotated[
-            str, typer.Option(help="digits, digits16, cifar10 or folder:PATH@SIZE.", rich_help_panel=WHAT)
-        ] = "digits",
-        network: Annotated[
-            str | None, typer.Option(help="Network preset (see `tract-ray networks`).", rich_help_panel=WHAT)
-        ] = None,
+        # What is searched
+        trials: Annotated[int, Option(help="How many trials to run.")] = trials,
+        dataset: Annotated[str, Option(help="digits, digits16, cifar10 or folder:PATH@SIZE.")] = Options.dataset,
+        network: Annotated[str | None, Option(help="Network preset (see `tract-ray networks`).")] = Options.network,
         time_schedule: Annotated[
-            str, typer.Option(help="Sampler steps before and after each phase.", rich_help_panel=WHAT)
-        ] = "1024,32,1",
+            str, Option(help="Sampler steps before and after each phase.")
+        ] = Options.time_schedule,
         samples: Annotated[
-            str | None, typer.Option(help="Training images of each trial: 128000, 64k, 96M.", rich_help_panel=WHAT)
-        ] = None,
-        batch: Annotated[int | None, typer.Option(help="Global batch of a trial.", rich_help_panel=WHAT)] = None,
-        lr: Annotated[float | None, typer.Option(help="Learning rate of a trial.", rich_help_panel=WHAT)] = None,
+            str | None, Option(help="Training images of each trial: 128000, 64k, 96M.")
+        ] = Options.samples,
+        batch: Annotated[int | None, Option(help="Global batch of a trial.")] = Options.batch,
+        lr: Annotated[float | None, Option(help="Learning rate of a trial.")] = Options.lr,
         teacher: Annotated[
-            str | None, typer.Option(help="A model folder, instead of training the teacher.", rich_help_panel=WHAT)
-        ] = None,
+            str | None, Option(help="A model folder, instead of training the teacher.")
+        ] = Options.teacher,
         teacher_samples: Annotated[
-            str | None, typer.Option(help="Training images of the teacher.", rich_help_panel=WHAT)
-        ] = None,
+            str | None, Option(help="Training images of the teacher.")
+        ] = Options.teacher_samples,
         evaluation_samples: Annotated[
-            int, typer.Option(help="Images that score a finished trial.", rich_help_panel=WHAT)
-        ] = 4000,
-        features: Annotated[
-            str, typer.Option(help="classifier, inception_clean or inception_legacy.", rich_help_panel=WHAT)
-        ] = "",
+            int, Option(help="Images that score a finished trial.")
+        ] = Options.evaluation_samples,
+        features: Annotated[str, Option(help="classifier, inception_clean or inception_legacy.")] = Options.features,
         fixed: Annotated[
             str,
-            typer.Option(
-                help="Where phases vary, what stays: the 'overall' length of a trial, or the length 'per-phase'.",
-                rich_help_panel=WHAT,
-            ),
-        ] = "overall",
-        seed: Annotated[int, typer.Option(help="Seed of the search and of every trial.", rich_help_panel=WHAT)] = 0,
-        repeats: Annotated[
-            int, typer.Option(help="Seeds of each configuration that is not stopped.", rich_help_panel=SEARCH)
-        ] = own["repeats"],  # type: ignore[assignment]
-        sampler: Annotated[
-            str, typer.Option(help="tpe, gp, cmaes, random, grid or qmc (Optuna's).", rich_help_panel=SEARCH)
-        ] = "tpe",
+            Option(help="Where phases vary, what stays: the 'overall' length of a trial, or the length 'per-phase'."),
+        ] = Options.fixed,
+        seed: Annotated[int, Option(help="Seed of the search and of every trial.")] = Options.seed,
+        # How
+        repeats: Annotated[int, Option(help="Seeds of each configuration that is not stopped.")] = repeats,
+        sampler: Annotated[str, Option(help="tpe, gp, cmaes, random, grid or qmc (Optuna's).")] = Search.sampler,
         pruner: Annotated[
-            str,
-            typer.Option(
-                help="halving (ASHA on samples seen), median (of earlier trials) or none.", rich_help_panel=SEARCH
-            ),
-        ] = own["pruner"],  # type: ignore[assignment]
-        reduction: Annotated[
-            int, typer.Option(help="Halving keeps one trial in this many at each rung.", rich_help_panel=SEARCH)
-        ] = 3,
-        early_stopping: Annotated[
-            bool, typer.Option(help="--no-early-stopping is --pruner none.", rich_help_panel=SEARCH)
-        ] = True,
+            str, Option(help="halving (ASHA on samples seen), median (of earlier trials) or none.")
+        ] = pruner,
+        reduction: Annotated[int, Option(help="Halving keeps one trial in this many at each rung.")] = Search.reduction,
+        early_stopping: Annotated[bool, Option(help="--no-early-stopping is --pruner none.")] = True,
         finish_anchors: Annotated[
-            bool,
-            typer.Option(help="Never stop the anchors, so that a response curve has its ends.", rich_help_panel=SEARCH),
-        ] = False,
-        budget: Annotated[
-            str | None,
-            typer.Option(help="End after so many images (3M) or device time (1.5h).", rich_help_panel=SEARCH),
-        ] = None,
+            bool, Option(help="Never stop the anchors, so that a response curve has its ends.")
+        ] = Search.finish_anchors,
+        budget: Annotated[str | None, Option(help="End after so many images (3M) or device time (1.5h).")] = None,
         warm_start: Annotated[
-            str | None,
-            typer.Option(
-                help="Earlier sweeps whose trials the sampler may learn from, comma-separated.", rich_help_panel=SEARCH
-            ),
+            str | None, Option(help="Earlier sweeps whose trials the sampler may learn from, comma-separated.")
         ] = None,
+        # On which machines
         workers_per_trial: Annotated[
-            int, typer.Option(help="Processes a trial trains on (DDP when several).", rich_help_panel=WHERE)
-        ] = 1,
-        cpus_per_worker: Annotated[int, typer.Option(help="CPUs of each.", rich_help_panel=WHERE)] = 1,
-        gpus_per_worker: Annotated[int, typer.Option(help="GPUs of each.", rich_help_panel=WHERE)] = 0,
-        concurrency: Annotated[int, typer.Option(help="Trials at once; 0: as many as fit.", rich_help_panel=WHERE)] = 0,
+            int, Option(help="Processes a trial trains on (DDP when several).")
+        ] = Request.workers,
+        cpus_per_worker: Annotated[int, Option(help="CPUs of each.")] = Request.cpus,
+        gpus_per_worker: Annotated[int, Option(help="GPUs of each.")] = Request.gpus,
+        concurrency: Annotated[int, Option(help="Trials at once; 0: as many as fit.")] = Sweep.concurrency,
         ray_address: Annotated[
-            str | None,
-            typer.Option(
-                help="Ray cluster HOST:PORT; default: this machine's, else a local one.", rich_help_panel=WHERE
-            ),
+            str | None, Option(help="Ray cluster HOST:PORT; default: this machine's, else a local one.")
         ] = None,
-        data_root: Annotated[
-            str | None, typer.Option(help="Where downloaded data sets live.", rich_help_panel=WHERE)
-        ] = None,
+        data_root: Annotated[str | None, Option(help="Where downloaded data sets live.")] = None,
+        # Where the record goes
         storage: Annotated[
-            Path | None,
-            typer.Option(
-                help="Folder of runs and caches, shared by all nodes (default: runs).", rich_help_panel=RECORD
-            ),
+            Path | None, Option(help="Folder of runs and caches, shared by all nodes (default: runs).")
         ] = None,
         mlflow_uri: Annotated[
             str | None,
-            typer.Option(
-                help="MLflow server or database; default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db.",
-                rich_help_panel=RECORD,
-            ),
+            Option(help="MLflow server or database; default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db."),
         ] = None,
-        name: Annotated[
-            str | None, typer.Option(help="Name of the sweep (default: from the date).", rich_help_panel=RECORD)
-        ] = None,
-        resume: Annotated[
-            bool,
-            typer.Option(
-                "--resume", help="Continue the sweep of that name, or the newest one.", rich_help_panel=RECORD
-            ),
-        ] = False,
+        name: Annotated[str | None, Option(help="Name of the sweep (default: from the date).")] = None,
+        resume: Annotated[bool, Option("--resume", help="Continue the sweep of that name, or the newest one.")] = False,
         dry_run: Annotated[
-            bool,
-            typer.Option(
-                "--dry-run", help="Print space, resources, trainings and cost; run nothing.", rich_help_panel=RECORD
-            ),
+            bool, Option("--dry-run", help="Print space, resources, trainings and cost; run nothing.")
         ] = False,
     ) -> None:
         paths = Paths.at(storage, data_root)
@@ -178,7 +131,6 @@ def sweep_command(
             fixed=fixed,
             trials=trials,
         )
-        options.schedule()
         space, run = plan(options)
         search = Search(
             trials=trials,
@@ -191,14 +143,13 @@ def sweep_command(
             objectives=objectives,
             budget=parse_budget(budget, run.method.samples * repeats) if budget else None,
         )
-        search = replace(search, trials=limit(space, search))
         sweep = Sweep(
             experiment=experiment,
             question=question,
             space=space,
             run=run,
             name=name or (newest(paths, experiment) if resume else f"{experiment}-{time.strftime('%Y%m%d-%H%M%S')}"),
-            search=search,
+            search=replace(search, trials=limit(space, search)),
             warm_start=tuple(part for part in (warm_start or "").split(",") if part),
             request=Request(workers_per_trial, cpus_per_worker, gpus_per_worker),
             concurrency=concurrency,
@@ -213,12 +164,7 @@ def sweep_command(
             return
         result = run_sweep(sweep, console)
         if result.failed:
-            first = sweep.folder / "trials" / result.failed[0] / "error.txt"
-            reason = first.read_text().strip().splitlines()[-1] if first.is_file() else "its worker died"
-            print(
-                f"error: {len(result.failed)} of {len(result.rows)} trials failed; {result.failed[0]}: {reason}",
-                file=sys.stderr,
-            )
+            print(f"error: {_failures(sweep, result)}", file=sys.stderr)
             raise typer.Exit(1)
 
     main.__doc__ = doc
@@ -228,6 +174,14 @@ def sweep_command(
     run_app(app, "the same command with --resume continues")
 
 
+def _failures(sweep: Sweep, result: SweepResult) -> str:
+    """How many trials failed, and why the first of them did."""
+    first = result.failed[0]
+    file = sweep.folder / "trials" / first / "error.txt"
+    reason = file.read_text().strip().splitlines()[-1] if file.is_file() else "its worker died"
+    return f"{len(result.failed)} of {len(result.rows)} trials failed; {first}: {reason}"
+
+
 def _resume_with_name(arguments: list[str]) -> list[str]:
     """`--resume NAME` is `--resume --name NAME`."""
     for place, argument in enumerate(arguments[:-1]):
@@ -235,12 +189,3 @@ def _resume_with_name(arguments: list[str]) -> list[str]:
         if argument == "--resume" and not following.startswith("-"):
             return [*arguments[: place + 1], "--name", *arguments[place + 1 :]]
     return arguments
-
-
-def newest(paths: Paths, experiment: str) -> str:
-    """The name of the sweep of this experiment that was touched last."""
-    files = (paths.storage / "sweeps").glob("*/sweep.json")
-    own = [file for file in files if read_json(file, "resume").get("experiment") == experiment]
-    if not own:
-        raise InputError(f"resume: there is no {experiment} sweep in {paths.storage / 'sweeps'}")
-    return max(own, key=lambda file: file.stat().st_mtime).parent.name

@@ -13,8 +13,9 @@ from tract_ray.config import from_dict
 from tract_ray.terminal import Progress
 from tract_ray.tracking import Shipper
 from tract_ray.training import RunConfig, run_parameters
-from tract_ray.tuning.results import PASSED_ON, STATES, read_rows
-from tract_ray.tuning.searcher import Job
+from tract_ray.tuning.jobs import Job
+from tract_ray.tuning.results import PASSED_ON, STATES, describe, read_rows
+from tract_ray.tuning.study import ANCHOR, CHANGES
 from tract_ray.tuning.trial import trial_name
 
 MLFLOW_STATUS = {"finished": "FINISHED", "stopped early": "KILLED", "failed": "FAILED", PASSED_ON: "FINISHED"}
@@ -59,9 +60,9 @@ class Follower:
 
     def ended(self, job: Job, state: TrialState, result: dict[str, Any]) -> None:
         """A run ended: a line that stays, and the end of its MLflow run."""
-        status, changes = STATES[state.name], job.trial.user_attrs["changes"]
+        status, changes = STATES[state.name], job.trial.user_attrs[CHANGES]
         distance, seen = result.get("distance"), int(result.get("samples", 0))
-        anchor = bool(job.trial.user_attrs.get("anchor"))
+        anchor = bool(job.trial.user_attrs.get(ANCHOR))
         cost = {"samples": float(seen), **job.cost}
         self._end(job.name, job.run, status, distance, cost, changes, anchor)
         params = describe(job.trial.params, changes)
@@ -106,20 +107,3 @@ class Follower:
             self.best = min([(distance, name), *([self.best] if self.best else [])])
         leader = f"best {self.best[0]:.3f} ({self.best[1]})" if self.best else ""
         self.progress.update(name, seen, leader)
-
-
-def describe(params: dict[str, Any], changes: dict[str, Any]) -> str:
-    """`mu_s 0.5  mu_i_residual 0.001`; a named row by its name."""
-    if "row" in params:
-        return str(params["row"])
-    return "  ".join(f"{k.rpartition('.')[2]} {short(v)}" for k, v in changes.items())
-
-
-def short(value: Any) -> str:
-    """A changed setting in a table."""
-    if isinstance(value, dict):
-        settings = value.get("options", {}).items()
-        return " ".join([str(value.get("kind") or value.get("name") or "…"), *(f"{k}={short(v)}" for k, v in settings)])
-    if isinstance(value, list | tuple):
-        return ",".join(str(part) for part in value)
-    return f"{value:.5g}" if isinstance(value, float) else str(value)

@@ -16,8 +16,8 @@ from optuna.trial import FrozenTrial
 from tract_ray.config import InputError, require
 from tract_ray.tuning.space import Suggest
 
-MOST = 10_000
-LEVELS = 16
+MOST = 10_000  # points of a grid
+LEVELS = 16  # whole numbers of a range that are all tried, however few points it should have
 
 
 def grid_values(distribution: BaseDistribution, points: int) -> list[Any]:
@@ -61,7 +61,19 @@ def grid_points(suggest: Suggest, points: int = 5) -> list[dict[str, Any]]:
     return found
 
 
-class GridSampler(BaseSampler):  # type: ignore[misc]
+class _OneByOne(BaseSampler):  # type: ignore[misc]
+    """Draws each parameter when the space asks for it, none together with others."""
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return {}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return {}
+
+
+class GridSampler(_OneByOne):
     """The points of a grid, once each, in an order shuffled by `seed`. A trial's place is in the storage.
 
     Unlike Optuna's: anchors use up no points, spaces may be conditional, and the order of answers changes nothing.
@@ -81,15 +93,7 @@ class GridSampler(BaseSampler):  # type: ignore[misc]
         place = sum(self.PLACE in other.system_attrs for other in earlier)
         if place >= len(self.points):
             raise InputError(f"trials: the grid has {len(self.points)} points, and all were tried")
-        study._storage.set_trial_system_attr(trial._trial_id, self.PLACE, place)
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return {}
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        return {}
+        note_of_trial(study, trial, self.PLACE, place)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -98,14 +102,12 @@ class GridSampler(BaseSampler):  # type: ignore[misc]
         if place is None:  # an anchor that leaves a parameter open
             raise InputError(f"space: on a grid an anchor must give every parameter, {param_name} is missing")
         point = self.points[place]
-        if param_name not in point or not param_distribution._contains(
-            param_distribution.to_internal_repr(point[param_name])
-        ):
+        if param_name not in point or not _holds(param_distribution, point[param_name]):
             raise InputError(f"space: {param_name} is not as it was when the grid was made")
         return point[param_name]
 
 
-class _Walk(BaseSampler):  # type: ignore[misc]
+class _Walk(_OneByOne):
     """Depth first through the values of each parameter in the order in which they are asked for."""
 
     def __init__(self, points: int) -> None:
@@ -122,14 +124,6 @@ class _Walk(BaseSampler):  # type: ignore[misc]
             self.path[-1] = values, k + 1
         self.over = not self.path
 
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return {}
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        return {}
-
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
@@ -138,3 +132,16 @@ class _Walk(BaseSampler):  # type: ignore[misc]
         values, k = self.path[self.depth]
         self.depth += 1
         return values[k]
+
+
+def note_of_trial(study: Study, trial: FrozenTrial, name: str, value: Any) -> None:
+    """Keep something of a running trial in the storage, for whoever resumes the sweep.
+
+    By private names, as Optuna's own samplers do: what a sampler is given has no public way to write.
+    """
+    study._storage.set_trial_system_attr(trial._trial_id, name, value)
+
+
+def _holds(distribution: BaseDistribution, value: Any) -> bool:
+    """Whether a value is of the distribution; only the private name answers that."""
+    return bool(distribution._contains(distribution.to_internal_repr(value)))

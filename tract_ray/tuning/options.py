@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from tract_ray.distillation import MethodConfig, parse_time_schedule
 from tract_ray.networks import presets
 from tract_ray.training import EvaluationConfig, RunConfig, TeacherConfig, load_model
 from tract_ray.training.recipes import method_recipe, teacher_recipe
+from tract_ray.tuning.study import Search
 
 FIXED = ("overall", "per-phase")
 
@@ -30,22 +32,23 @@ class Options:
     features: str = ""
     seed: int = 0
     fixed: str = "overall"
-    trials: int = 12
+    trials: int = Search.trials
 
     def __post_init__(self) -> None:
         choose("fixed", self.fixed, FIXED)
+        self.schedule()
 
-    def length(self, phases: int, base: int = 2) -> int:
-        """Images of a run of `phases` phases: the same for all, or as many for each as a run of `base` phases has."""
+    def length(self, phases: int) -> int:
+        """Images of a run of `phases` phases: the same for all, or as many for each as in a run of two."""
         whole = self.method("tract").samples
-        return whole if self.fixed == "overall" else whole * phases // base
+        return whole if self.fixed == "overall" else whole * phases // 2
 
-    def taught(self, network: str | None = None) -> TeacherConfig:
-        """The teacher: the folder that was named, or one to train; `network` replaces its architecture."""
-        if self.teacher and network is None:
+    def taught(self) -> TeacherConfig:
+        """The teacher: the folder that was named, or one to train."""
+        if self.teacher:
             return TeacherConfig(dataset=self.dataset, path=self.teacher)
         samples = parse_count("teacher-samples", self.teacher_samples) if self.teacher_samples else None
-        return teacher_recipe(self.dataset, network or self.network, samples=samples)
+        return teacher_recipe(self.dataset, self.network, samples=samples)
 
     def method(self, kind: str = "tract", **changes: Any) -> MethodConfig:
         """A method with the data set's recipe, the options' length, batch and lr, and `changes`."""
@@ -71,14 +74,19 @@ class Options:
         name, settings = self.architecture()
         if name == "unet_cifar10":
             return "unet_cifar10_small", {}
-        width = next(key for key in ("width", "channels") if key in settings)
+        width = width_name(settings)
         return name, {width: max(4, round(settings[width] * 0.57 / 4) * 4)}
 
-    def run(self, method: MethodConfig, *, per_phase: int = 2, teacher: TeacherConfig | None = None) -> RunConfig:
-        """The run that every trial starts from."""
+    def run(self, method: MethodConfig, *, per_phase: int = 2) -> RunConfig:
+        """The run that every trial starts from, scored `per_phase` times in each phase."""
         return RunConfig(
-            teacher=teacher or self.taught(),
+            teacher=self.taught(),
             method=method,
             evaluation=EvaluationConfig(samples=self.evaluation_samples, features=self.features, per_phase=per_phase),
             seed=self.seed,
         )
+
+
+def width_name(settings: Mapping[str, Any]) -> str:
+    """What a network's settings call its width."""
+    return next(name for name in ("width", "channels") if name in settings)

@@ -9,75 +9,86 @@ import torch
 from rich.console import Console
 
 from tract_ray.data import dataset_info
-from tract_ray.diffusion import predictions
 from tract_ray.networks import count_parameters
 from tract_ray.terminal import duration
 from tract_ray.training import RunConfig, find_teacher
 from tract_ray.training.run_config import build_for
-from tract_ray.training.stages import StageStore, run_samples, stages_of
+from tract_ray.training.stages import StageStore, stages_of
 from tract_ray.tuning.ledger import Ledger, show_ledger
 from tract_ray.tuning.space import ROW, apply_changes
-from tract_ray.tuning.study import CHANGES, rungs, sampler_for
+from tract_ray.tuning.study import CHANGES, anchors_of, enqueue_anchors, rungs, sampler_for
 from tract_ray.tuning.sweep import Sweep
 
-PROBE = 16
+PROBE = 16  # images of the batch that is timed
 
 
 def print_plan(sweep: Sweep, console: Console) -> None:
     """Print the space, the resources, the number of trainings, the ledger as it can be foreseen, and the time."""
-    run, search = sweep.run, sweep.search
-    found = find_teacher(run.teacher, sweep.paths)
     console.print(f"{sweep.experiment}: {sweep.question}\n")
-    if sweep.space.listed:
-        console.print("rows")
-        for row in sweep.space.anchors[: search.trials]:
-            console.print(f"  {row[ROW]}")
-    else:
-        console.print("search space")
-        for name, text in sweep.space.describe().items():
-            console.print(f"  {name:<16} {text}")
-        anchors = len(sweep.space.anchors[: search.trials])
-        never = ", never stopped" if search.finish_anchors and search.stops else ""
-        console.print(f"  {anchors} of {search.trials} trials are anchors: run first{never}")
-    console.print("the run that trials start from")
-    for phase in run.method.phases():
-        samples = phase.steps * run.method.batch
-        console.print(
-            f"  phase {phase.index + 1}: {phase.teacher_steps} -> {phase.student_steps} steps, {samples:,} images"
-        )
-    stopping = "none" if search.pruner == "none" else f"{search.pruner}, one in {search.reduction} goes on"
-    console.print(f"  {sweep.request.describe()}; early stopping: {stopping}; {search.repeats} seed(s) each")
-    runs = drawn_runs(sweep)
-    trainings = len(runs) + (found is None)
+    _print_space(sweep, console)
+    _print_run(sweep, console)
+    search, runs = sweep.search, drawn_runs(sweep)
+    found = find_teacher(sweep.run.teacher, sweep.paths) is not None
     teacher = "found" if found else "to be trained"
+    trainings = len(runs) + (not found)
     console.print(f"trainings: {trainings} ({search.trials} trials x {search.repeats} seeds, teacher {teacher})")
     if search.budget:
         console.print(f"budget: {search.budget.describe()}")
-    forecast = foresee(sweep, runs)
-    show_ledger(forecast, console)
+    ledger = foresee(sweep, runs)
+    show_ledger(ledger, console)
+    _print_time(sweep, ledger.trained, found, console)
+    console.print(f"nothing was run; the sweep would be {sweep.folder}, the record {sweep.mlflow_uri}")
+
+
+def _print_space(sweep: Sweep, console: Console) -> None:
+    space, search = sweep.space, sweep.search
+    if space.listed:
+        console.print("rows")
+        for row in space.anchors[: search.trials]:
+            console.print(f"  {row[ROW]}")
+        return
+    console.print("search space")
+    for name, text in space.describe().items():
+        console.print(f"  {name:<16} {text}")
+    never = ", never stopped" if search.finish_anchors and search.stops else ""
+    console.print(f"  {len(anchors_of(space, search))} of {search.trials} trials are anchors: run first{never}")
+
+
+def _print_run(sweep: Sweep, console: Console) -> None:
+    search, method = sweep.search, sweep.run.method
+    console.print("the run that trials start from")
+    for phase in method.phases():
+        images = phase.steps * method.batch
+        console.print(
+            f"  phase {phase.index + 1}: {phase.teacher_steps} -> {phase.student_steps} steps, {images:,} images"
+        )
+    stopping = search.pruner + (f", one in {search.reduction} goes on" if search.pruner == "halving" else "")
+    console.print(f"  {sweep.request.describe()}; early stopping: {stopping}; {search.repeats} seed(s) each")
+
+
+def _print_time(sweep: Sweep, trained: int, found: bool, console: Console) -> None:
+    """About how long it takes to train so many images, and the teacher unless it was found."""
+    run = sweep.run
     forward, backward, parameters = _probe(sweep)
     # A TRACT step calls the teacher and the self-teacher forward, the student forward and backward.
     image = (2 * forward + backward) / sweep.request.workers
     trial = run.method.samples * image
     taught = 0.0 if found else run.teacher.training.samples * backward
-    parallel = max(1, sweep.concurrency or 1)
-    whole = taught + forecast.trained * image / parallel
+    parallel = max(1, sweep.concurrency)
+    whole = taught + trained * image / parallel
     console.print(
         f"about {duration(trial)} a trial of {parameters:,} parameters and {duration(taught)} for the teacher on a CPU "
         f"core like this one, {duration(whole)} in all at {parallel} at once, evaluation not counted"
     )
-    console.print(f"nothing was run; the sweep would be {sweep.folder}, the record {sweep.mlflow_uri}")
 
 
 def drawn_runs(sweep: Sweep) -> list[RunConfig]:
     """The runs that this sweep would draw if every distance were the same: its anchors, and an example of the rest."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     search = sweep.search
     study = optuna.create_study(
         directions=["minimize"] * len(search.objectives), sampler=sampler_for(sweep.space, search)
     )
-    for anchor in sweep.space.anchors[: search.trials]:
-        study.enqueue_trial(dict(anchor))
+    enqueue_anchors(study, sweep.space, search)
     runs = []
     for _ in range(search.trials):
         trial = study.ask()
@@ -94,11 +105,10 @@ def foresee(sweep: Sweep, runs: list[RunConfig]) -> Ledger:
     store, known, search = StageStore(sweep.paths), set[str](), sweep.search
     naive = shared = stopped = bank = 0
     kept = 1 / search.reduction if search.pruner == "halving" else 1.0
+    exempt = len(anchors_of(sweep.space, search)) * search.repeats if search.finish_anchors else 0
     for number, run in enumerate(runs):
-        naive += run_samples(run)
-        exempt = search.finish_anchors and number < len(sweep.space.anchors) * search.repeats
         edges = [0, *rungs(run)]
-        weights = [1.0] * len(edges) if exempt or not search.stops else [kept**k for k in range(len(edges))]
+        weights = [1.0 if number < exempt else kept**k for k in range(len(edges))]
         begin = 0
         for stage in stages_of(run):
             end = begin + stage.samples
@@ -106,29 +116,27 @@ def foresee(sweep: Sweep, runs: list[RunConfig]) -> Ledger:
                 w * max(0, min(end, high) - max(begin, low))
                 for w, low, high in zip(weights, edges, [*edges[1:], run.method.samples], strict=True)
             )
+            naive += stage.samples
             stopped += stage.samples - round(seen)
             if stage.key in known or store.has(stage):
                 shared += round(seen)
             known.add(stage.key)
             begin = end
-        values = getattr(run.method, "mu_i_bank", ())
-        bank += len(values) * run.method.samples
+        bank += len(getattr(run.method, "mu_i_bank", ())) * run.method.samples
     return Ledger(naive, naive - stopped - shared, stopped, shared, bank, 0.0)
 
 
 def _probe(sweep: Sweep) -> tuple[float, float, int]:
     """Seconds an image of a forward call and of a training step, measured here, and the number of parameters."""
-    network_config = sweep.run.teacher.network
-    model = find_teacher(sweep.run.teacher, sweep.paths)
+    teacher = sweep.run.teacher
+    model = find_teacher(teacher, sweep.paths)
     if model is not None:
         network, shape, classes = model.denoiser.module.requires_grad_(True), model.shape, model.num_classes
     else:
-        assert network_config is not None
-        info = dataset_info(sweep.run.teacher.dataset)
-        shape, classes = info.shape, info.num_classes if sweep.run.teacher.conditional else 0
-        channels = sweep.run.teacher.training.prediction
-        assert channels in predictions
-        network = build_for(network_config, shape, channels, classes, seed=0)
+        assert teacher.network is not None  # only a teacher that lies in a folder has none, and that was found
+        info = dataset_info(teacher.dataset)
+        shape, classes = info.shape, info.num_classes if teacher.conditional else 0
+        network = build_for(teacher.network, shape, teacher.training.prediction, classes, seed=0)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

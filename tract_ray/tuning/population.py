@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tract_ray.config import require
 from tract_ray.distillation import derive_seed
 from tract_ray.tuning.space import Space
-from tract_ray.tuning.study import CHANGES, FINISHED
+from tract_ray.tuning.study import CHANGES
 
 PARENT = "parent"
 
@@ -50,7 +50,7 @@ def population(
 
     def ready(study: optuna.Study, number: int) -> bool:
         earlier = generation(study, number // members - 1) if number >= members else []
-        return all(trial.state in FINISHED for trial in earlier)
+        return all(trial.state.is_finished() for trial in earlier)
 
     def suggest(trial: optuna.Trial) -> dict[str, Any]:
         member, part = trial.number % members, trial.number // members

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tract_ray.tracking import MlflowStore
-from tract_ray.tuning.follow import describe
-from tract_ray.tuning.results import finished
-
-if TYPE_CHECKING:
-    from tract_ray.tuning.sweep import SweepResult
+from tract_ray.tuning.results import describe, finished
+from tract_ray.tuning.sweep import SweepResult
 
 
 def publish(folder: Path, store: MlflowStore, result: SweepResult) -> str:

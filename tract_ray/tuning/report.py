@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import optuna
+import torch
+from PIL import Image
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -16,14 +17,12 @@ from tract_ray.evaluation import fixed_noise, image_grid
 from tract_ray.evaluation.grid import grid_scale
 from tract_ray.files import write_text
 from tract_ray.training import Model, load_model
-from tract_ray.tuning.follow import short
 from tract_ray.tuning.ledger import show_ledger
 from tract_ray.tuning.plots import plots
-from tract_ray.tuning.results import TrialRow, finished, importances
+from tract_ray.tuning.results import TrialRow, finished, importances, short
+from tract_ray.tuning.space import ROW
 from tract_ray.tuning.statistics import interval
-
-if TYPE_CHECKING:
-    from tract_ray.tuning.sweep import SweepResult
+from tract_ray.tuning.sweep import SweepResult
 
 
 def write_report(folder: Path, study: optuna.Study, result: SweepResult) -> None:
@@ -53,10 +52,8 @@ def write_report(folder: Path, study: optuna.Study, result: SweepResult) -> None
     picture.save(folder / "plots" / "samples.png")
 
 
-def compare(teacher: Model, student: Model, *, teacher_steps: int, columns: int = 16, seed: int = 0):  # type: ignore[no-untyped-def]
+def compare(teacher: Model, student: Model, *, teacher_steps: int, columns: int = 16, seed: int = 0) -> Image.Image:
     """Rows of images from the same noise: the teacher's in many steps above the student's in few."""
-    import torch
-
     noise = fixed_noise(seed, 0, columns * 2, student.shape)
     labels = torch.arange(len(noise)) % student.num_classes if student.num_classes else None
     above, below = teacher.sample(noise, labels, steps=teacher_steps), student.sample(noise, labels)
@@ -74,7 +71,7 @@ def show_result(result: SweepResult, console: Console) -> None:
         box=SIMPLE_HEAD,
         pad_edge=False,
     )
-    named = any("row" in row.params for row in result.rows)
+    named = any(ROW in row.params for row in result.rows)
     names = [] if named else list(dict.fromkeys(k for row in result.rows for k in row.changes))
     several = any(len(row.seeds) > 1 for row in result.rows)
     columns = ["", *(n.rpartition(".")[2] for n in names), "best mu_i", "images", "distance"]
@@ -98,7 +95,7 @@ def show_result(result: SweepResult, console: Console) -> None:
 
 
 def _cells(row: TrialRow, names: list[str]) -> list[str]:
-    label = row.label + ("*" if row.anchor and "row" not in row.params else "")
+    label = row.label + ("*" if row.anchor and ROW not in row.params else "")
     values = [short(row.changes[n]) if n in row.changes else "" for n in names]
     if row.status != "finished":
         return [label, *values, "", f"{row.samples:,}", row.status.removesuffix(" early")]

@@ -8,14 +8,19 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+import ray
+from ray.exceptions import AuthenticationError, RayError
+from ray.util import placement_group_table
+
 from tract_ray.config import InputError, require
 
+# For the Ray that is started or joined below, which prints and records nothing that the sweep does by itself.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # how soon a worker's report reaches its trial
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends a sweep; Tune would carry on with the report
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what asks for no GPU still sees those there are
 
 
 @dataclass(frozen=True)
@@ -59,9 +64,6 @@ def connect(address: str | None) -> str:
 
     Raises a one-line `InputError` where it cannot be joined.
     """
-    import ray
-    from ray.exceptions import AuthenticationError, RayError
-
     if ray.is_initialized():
         return "the connected cluster"
     named = address or os.environ.get("RAY_ADDRESS") or ("auto" if _machines_cluster() else "local")
@@ -109,8 +111,6 @@ def _answers(address: str) -> bool:
 
 def check_fits(request: Request) -> int:
     """How many trials fit at once (at least 1). An `InputError` where one can never fit the cluster as it is."""
-    import ray
-
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     slots = [
         min(
@@ -132,8 +132,6 @@ def check_fits(request: Request) -> int:
 
 def trial_device(request: Request) -> str:
     """What trials compute on, which need not be what their driver sees."""
-    import ray
-
     if not request.gpus:
         return f"cpu ({platform.machine()})"
     names = {name for node in ray.nodes() if node["Alive"] for name in node["Resources"]}
@@ -143,6 +141,4 @@ def trial_device(request: Request) -> str:
 
 def stale_placement_groups() -> int:
     """Placement groups that hold resources although their job is gone: they starve a sweep for ever."""
-    from ray.util import placement_group_table
-
     return sum(group["state"] in ("CREATED", "PENDING") for group in placement_group_table().values())

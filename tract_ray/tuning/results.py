@@ -12,6 +12,7 @@ import optuna
 
 from tract_ray.training import RunResult
 from tract_ray.tuning.space import ROW
+from tract_ray.tuning.study import ANCHOR, CHANGES, COSTS
 from tract_ray.tuning.trial import trial_name
 
 STATES = {"COMPLETE": "finished", "PRUNED": "stopped early", "FAIL": "failed", "RUNNING": "running"}
@@ -50,18 +51,18 @@ class TrialRow:
 def read_row(trial: optuna.trial.FrozenTrial, trials: Path) -> TrialRow | None:
     """The row of one trial of the study; None if it was never handed out."""
     status = STATES.get(trial.state.name)
-    if status is None or "changes" not in trial.user_attrs:
+    if status is None or CHANGES not in trial.user_attrs:
         return None
     name = trial_name(trial.number)
-    steps, costs = trial.intermediate_values, trial.user_attrs.get("costs", {})
+    steps, costs = trial.intermediate_values, trial.user_attrs.get(COSTS, {})
     row = TrialRow(
         name=name,
         status=status,
         params=trial.params,
-        changes=trial.user_attrs["changes"],
+        changes=trial.user_attrs[CHANGES],
         samples=int(costs.get("0", {}).get("samples", 0)),
         distance=trial.values[0] if trial.values else (steps[max(steps)] if steps else None),
-        anchor=bool(trial.user_attrs.get("anchor")),
+        anchor=bool(trial.user_attrs.get(ANCHOR)),
         costs=tuple(costs.values()),
     )
     if status != "finished":
@@ -114,3 +115,20 @@ def importances(study: optuna.Study) -> dict[str, float]:
         return dict(optuna.importance.get_param_importances(study, evaluator=evaluator, target=lambda t: t.values[0]))
     except (ValueError, RuntimeError):  # all distances equal: nothing varies
         return {}
+
+
+def describe(params: dict[str, Any], changes: dict[str, Any]) -> str:
+    """`mu_s 0.5  mu_i_residual 0.001`; a named row by its name."""
+    if ROW in params:
+        return str(params[ROW])
+    return "  ".join(f"{k.rpartition('.')[2]} {short(v)}" for k, v in changes.items())
+
+
+def short(value: Any) -> str:
+    """A changed setting in a table."""
+    if isinstance(value, dict):
+        settings = value.get("options", {}).items()
+        return " ".join([str(value.get("kind") or value.get("name") or "…"), *(f"{k}={short(v)}" for k, v in settings)])
+    if isinstance(value, list | tuple):
+        return ",".join(str(part) for part in value)
+    return f"{value:.5g}" if isinstance(value, float) else str(value)

@@ -7,20 +7,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from tract_ray.config import from_dict, require, to_dict
 from tract_ray.training import RunConfig
 
 Suggest = Callable[[optuna.Trial], dict[str, Any]]
-ROW = "row"
+ROW = "row"  # the parameter of a list
+DRAWS = 64  # with which a space's parameters and conditions are found
+optuna.logging.set_verbosity(optuna.logging.ERROR)  # it prints a line a trial, as the sweep does
 
 
 @dataclass(frozen=True)
 class Space:
     """`suggest(trial)` draws Optuna parameters and returns changes of the run by dotted name (`method.mu_s`).
 
-    `anchors` are Optuna parameters of trials that every sweep runs first and never stops early: the published values
-    and the extremes, without which a response curve has no ends.
+    `anchors` are Optuna parameters of trials that a sweep runs first: the published values and the extremes, without
+    which a response curve has no ends.
     """
 
     suggest: Suggest
@@ -34,15 +37,28 @@ class Space:
         return len(self.anchors) if self.listed else None
 
     def describe(self) -> dict[str, str]:
-        """Each Optuna parameter and its range, found by drawing once."""
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        trial = optuna.create_study().ask()
-        self.suggest(trial)
-        return {name: _range(d) for name, d in trial.distributions.items()}
+        """Each Optuna parameter and its range, those that only some draws have included."""
+        return {name: range_text(d) for name, d in parameters(self.suggest)[1].items()}
+
+
+def parameters(suggest: Suggest) -> tuple[set[str], dict[str, BaseDistribution]]:
+    """The names that every draw has, and the distributions of all, in the order in which they are first asked for.
+
+    Found by drawing, with the same draws each time. `InputError` where there is no parameter.
+    """
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    draws: list[dict[str, BaseDistribution]] = []
+    for _ in range(DRAWS):
+        trial = study.ask()
+        suggest(trial)
+        draws.append(dict(trial.distributions))
+    everything = {name: distribution for draw in draws for name, distribution in draw.items()}
+    require(bool(everything), "space", "it has no parameters")
+    return set.intersection(*(set(draw) for draw in draws)), everything
 
 
 def rows(changes: Mapping[str, Mapping[str, Any]]) -> Space:
-    """A space that is a list: each named row of changes is one trial, in the order given, and none is stopped."""
+    """A space that is a list: each named row of changes is one trial, in the order given."""
 
     def suggest(trial: optuna.Trial) -> dict[str, Any]:
         return dict(changes[trial.suggest_categorical(ROW, list(changes))])
@@ -50,10 +66,11 @@ def rows(changes: Mapping[str, Mapping[str, Any]]) -> Space:
     return Space(suggest, tuple({ROW: name} for name in changes), listed=True)
 
 
-def _range(distribution: optuna.distributions.BaseDistribution) -> str:
-    if isinstance(distribution, optuna.distributions.CategoricalDistribution):
+def range_text(distribution: BaseDistribution) -> str:
+    """A parameter's range for people: `one of teacher, random` or `0.001 to 1, logarithmic`."""
+    if isinstance(distribution, CategoricalDistribution):
         return "one of " + ", ".join(map(str, distribution.choices))
-    assert isinstance(distribution, optuna.distributions.FloatDistribution | optuna.distributions.IntDistribution)
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
     return f"{distribution.low:g} to {distribution.high:g}{', logarithmic' if distribution.log else ''}"
 
 

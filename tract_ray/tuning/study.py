@@ -6,11 +6,12 @@ gone, asking the storage again hands out the unfinished trials first, and their 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
-from optuna.trial import TrialState
 
 from tract_ray.config import InputError, choose, require
 from tract_ray.training import RunConfig
@@ -20,8 +21,7 @@ from tract_ray.tuning.grid import grid_points
 from tract_ray.tuning.samplers import SAMPLERS, build_sampler
 from tract_ray.tuning.space import Space
 
-CHANGES, ANCHOR, COSTS, WARM = "changes", "anchor", "costs", "warm_start"
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+CHANGES, ANCHOR, COSTS = "changes", "anchor", "costs"  # user attributes of its trials
 PRUNERS = ("halving", "median", "none")
 OBJECTIVES = ("distance", "parameters", "seconds_per_image")
 
@@ -40,8 +40,8 @@ class Search:
     seed: int = 0
     sampler: str = "tpe"
     pruner: str = "halving"
-    reduction: int = 2
-    finish_anchors: bool = True
+    reduction: int = 3
+    finish_anchors: bool = False
     objectives: tuple[str, ...] = ("distance",)
     budget: Budget | None = None
 
@@ -75,7 +75,6 @@ def open_study(path: Path, name: str, space: Space, search: Search) -> optuna.St
 
     Sampler and pruner read the storage, so a resumed sweep suggests and stops with everything it knew.
     """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     is_new = not path.is_file()
     try:
         storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
@@ -91,10 +90,20 @@ def open_study(path: Path, name: str, space: Space, search: Search) -> optuna.St
         sampler=sampler_for(space, search),
         pruner=search.build_pruner(),
     )
-    if is_new and search.sampler != "grid":  # a grid has them already
-        for anchor in space.anchors[: search.trials]:
-            study.enqueue_trial(dict(anchor), user_attrs={ANCHOR: True})
+    if is_new:
+        enqueue_anchors(study, space, search)
     return study
+
+
+def enqueue_anchors(study: optuna.Study, space: Space, search: Search) -> None:
+    """Let the anchors be the first trials. A list is nothing else; a grid has its own order, and no anchors."""
+    for anchor in anchors_of(space, search):
+        study.enqueue_trial(dict(anchor), user_attrs={ANCHOR: True})
+
+
+def anchors_of(space: Space, search: Search) -> tuple[Mapping[str, Any], ...]:
+    """The anchors that this search begins with."""
+    return () if search.sampler == "grid" else space.anchors[: search.trials]
 
 
 def limit(space: Space, search: Search) -> int:

@@ -15,6 +15,7 @@ from tract_ray.training import (
     Paths,
     RunConfig,
     Score,
+    TeacherConfig,
     Worker,
     default_device,
     find_teacher,
@@ -49,7 +50,7 @@ def train_teacher_on_cluster(run: RunConfig, paths: Paths, request: Request, con
     console.print(f"teacher: trained in {duration(time.monotonic() - started)}, kept in {folder}")
 
 
-def _train_teacher(teacher: Any, paths: Paths, cpus: int, gpus: int) -> None:
+def _train_teacher(teacher: TeacherConfig, paths: Paths, cpus: int, gpus: int) -> None:
     torch.set_num_threads(cpus)
     train_teacher(teacher, paths, Worker(device=default_device() if gpus else torch.device("cpu")))
 
@@ -57,7 +58,8 @@ def _train_teacher(teacher: Any, paths: Paths, cpus: int, gpus: int) -> None:
 def start_references(run: RunConfig, paths: Paths, request: Request, reference_steps: tuple[int, ...]) -> Any:
     """Reference rows (the teacher at several numbers of steps; 0 is the noise floor), computed beside the trials.
 
-    One task: it keeps one slot from the trials, and imports everything once.
+    Returns Ray's reference to the list of scores. One task: it keeps one slot from the trials, and imports everything
+    once.
     """
     gpus = min(request.gpus, 1)
     task = ray.remote(num_cpus=request.cpus, num_gpus=gpus)(_score_references)

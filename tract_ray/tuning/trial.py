@@ -16,9 +16,9 @@ from tract_ray.training.ray_workers import run_with_workers
 
 
 def run_trial(config: dict[str, Any]) -> None:
-    """Tune's trainable. `config`: `number`, `repeat`, `run` (JSON), `folder`, `paths`, `workers`, `cpus`, `gpus`."""
+    """Tune's trainable. `config`: `name`, `run` (JSON), `folder` of all trials, `paths`, `workers`, `cpus`, `gpus`."""
     run = from_dict(RunConfig, json.loads(config["run"]))
-    folder = Path(config["folder"]) / trial_name(config["number"], config["repeat"])
+    folder = Path(config["folder"]) / config["name"]
     paths = Paths(Path(config["paths"]["storage"]), Path(config["paths"]["cache"]), config["paths"]["data_root"])
     try:
         if config["workers"] > 1:

@@ -11,9 +11,9 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from tract_ray.config import InputError, require
-from tract_ray.tuning.space import Suggest, _range
+from tract_ray.tuning.space import Suggest, range_text
 
-WARM_START, NUMBER = "warm_start", "warm_start_trial"
+WARM_START, NUMBER = "warm_start", "warm_start_trial"  # user attributes: the sweep that ran a trial, its number there
 
 
 def warm_start(study: optuna.Study, earlier: Sequence[tuple[Path, str]], suggest: Suggest) -> dict[str, int]:
@@ -91,6 +91,11 @@ class _Missing(Exception):
 
 
 class _Replay(optuna.trial.FixedTrial):  # type: ignore[misc]
+    """An earlier trial's values, without FixedTrial's warnings of other ranges: those are what is to be found out.
+
+    `_suggest` is private, but it is where all of Optuna's `suggest_…` meet.
+    """
+
     def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
         if name not in self._params:
             raise _Missing(name)
@@ -100,7 +105,8 @@ class _Replay(optuna.trial.FixedTrial):  # type: ignore[misc]
 
 def _text(distribution: BaseDistribution, other: BaseDistribution) -> str:
     """Its range, or all of it where the ranges are the same."""
-    return _range(distribution) if _range(distribution) != _range(other) else str(distribution)
+    text = range_text(distribution)
+    return text if text != range_text(other) else str(distribution)
 
 
 def _first_line(error: Exception) -> str:

@@ -26,17 +26,18 @@ from tract_ray.tracking import shipper as shipping
 from tract_ray.training import EvaluationConfig, Paths, RunConfig, Score
 from tract_ray.training.recipes import method_recipe, teacher_recipe
 from tract_ray.training.scoring import evaluation_marks
-from tract_ray.tuning import sweep as sweeping
+from tract_ray.tuning import driver
 from tract_ray.tuning.follow import Follower
 from tract_ray.tuning.plots import plots
 from tract_ray.tuning.results import TrialRow, importances
+from tract_ray.tuning.run_on_tune import run_on_tune
 from tract_ray.tuning.searcher import StudySearcher
 from tract_ray.tuning.simulation.machines import Server, machine
 from tract_ray.tuning.simulation.replay import METRIC, Mark, Replay, pace, replay_trial
 from tract_ray.tuning.simulation.stopwatch import Stopwatch
 from tract_ray.tuning.space import Space, apply_changes
 from tract_ray.tuning.study import Search
-from tract_ray.tuning.sweep import Sweep, SweepResult, run_sweep
+from tract_ray.tuning.sweep import Sweep, SweepResult
 
 BANK = (0.3, 0.1, 1e-2, 1e-4, 1e-6, 1e-12)
 
@@ -113,7 +114,7 @@ def simulate(
         space=SPACE,
         run=run,
         name="simulation",
-        search=Search(trials=trials),
+        search=Search(trials=trials, reduction=2, finish_anchors=True),  # as docs/scaling.md has it
         paths=Paths(folder, folder / "cache"),
         trainable=partial(replay_trial, replay=replay_of(run, seconds)),
         mlflow_uri=server.uri,
@@ -123,7 +124,7 @@ def simulate(
         _watch_everything(watch, measured)
         before = resource.getrusage(resource.RUSAGE_SELF)
         with _replaying(measured, server, available):
-            result = run_sweep(sweep, console)
+            result = driver.run_sweep(sweep, console)
         after = resource.getrusage(resource.RUSAGE_SELF)
     measured.rows = result.rows
     for row in result.rows:
@@ -139,12 +140,11 @@ def simulate(
 @contextmanager
 def _replaying(measured: Measured, server: Server, available: float) -> Iterator[None]:
     """The sweep without what needs a network: its teacher, its reference rows, its pictures and its logged model."""
-    real_tune = sweeping._tune
 
     def search(*args: Any) -> None:
         began, served, (busy, total, _) = time.perf_counter(), server.cpu(), machine()
         try:
-            real_tune(*args)
+            run_on_tune(*args)
         finally:
             measured.search = time.perf_counter() - began
             now = machine()
@@ -157,12 +157,12 @@ def _replaying(measured: Measured, server: Server, available: float) -> Iterator
             figure.savefig(folder / "plots" / f"{name}.png")
 
     with mock.patch.multiple(
-        sweeping,
+        driver,
         train_teacher_on_cluster=lambda *_: None,
         start_references=lambda *_: ray.put([Score(METRIC, 1024, 4000, 1.66)]),
         write_report=report,
         publish=lambda *_: "",
-        _tune=search,
+        run_on_tune=search,
     ):
         yield
 

@@ -1,8 +1,8 @@
 """A trial without training: it replays a learning curve, and takes as long as it is told.
 
 The curves are a family fitted to TRACT 1024,32,1 on the digits (an MLP, 128,000 images): the self-teacher's rate, the
-inference average and the number of images have the response that was measured there. Nothing here imports torch: a
-simulated cluster has a process for every slot, all on one machine.
+inference average and the number of images have the response that was measured there. Nothing here imports torch, or
+what imports it: a simulated cluster has a process for every slot, all on one machine.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 from ray import tune
-
-from tract_ray.tuning.trial import trial_name
 
 METRIC = "fid_digits"
 RATES = (1e-3, 1e-2, 0.1, 0.5, 0.9, 1.0)  # 1 - mu_s …
@@ -74,7 +72,7 @@ def replay_trial(config: dict[str, Any], replay: Replay) -> None:
     """Tune's trainable, in place of `tract_ray.tuning.trial.run_trial`: the same files, the same reports."""
     replay_run(
         json.loads(config["run"]),
-        Path(config["folder"]) / trial_name(config["number"], config["repeat"]),
+        Path(config["folder"]) / config["name"],
         replay,
         tune.report,
     )
@@ -119,6 +117,7 @@ def _replay(
             if not mark.last:
                 cost = {"trained": images, "device_seconds": seconds * images / whole}
                 report({"samples": images, "distance": scores[best], "mu_i": best, "finished": False, **cost})
+    # A `RunResult` as it is written; the class itself would bring torch into every process.
     return {
         "metric": METRIC,
         "distance": scores[best],

@@ -1,0 +1,141 @@
+"""A sweep from its checks to its table: a teacher, trials on Ray that Optuna chooses, a record in MLflow."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import optuna
+import ray
+from rich.console import Console
+
+from tract_ray.config import flatten, require
+from tract_ray.terminal import Progress
+from tract_ray.tracking import MlflowStore, Shipper, check_reachable, provenance, ui_command
+from tract_ray.training import check_run, run_parameters
+from tract_ray.training.stages import StageStore, run_samples
+from tract_ray.tuning.follow import Follower
+from tract_ray.tuning.ledger import ledger_of
+from tract_ray.tuning.publish import publish
+from tract_ray.tuning.report import show_result, write_report
+from tract_ray.tuning.resources import check_address, check_fits, connect, stale_placement_groups, trial_device
+from tract_ray.tuning.results import finished, read_rows
+from tract_ray.tuning.run_on_tune import run_on_tune
+from tract_ray.tuning.searcher import StudySearcher
+from tract_ray.tuning.space import apply_changes
+from tract_ray.tuning.statistics import verdict
+from tract_ray.tuning.study import open_study
+from tract_ray.tuning.sweep import Sweep, SweepResult
+from tract_ray.tuning.sweep_folder import add_wall_time, locked, remember
+from tract_ray.tuning.tasks import start_references, train_teacher_on_cluster
+from tract_ray.tuning.warm_start import warm_start
+
+
+def run_sweep(sweep: Sweep, console: Console | None = None) -> SweepResult:
+    """Run (or resume) the sweep; raises `InputError` for what can be known to be wrong before anything is trained."""
+    console = console or Console(highlight=False, soft_wrap=True)
+    with ExitStack() as ours:
+        # What can be wrong is found before any machine is asked for and before a file is written.
+        if sweep.resume:
+            require(sweep.folder.exists(), "name", f"there is no sweep {sweep.name!r} in {sweep.folder.parent}")
+            ours.enter_context(locked(sweep))
+            remember(sweep)
+        else:
+            require(not sweep.folder.exists(), "name", f"{sweep.name!r} is taken; add --resume, or choose another name")
+        check_run(sweep.run, sweep.paths)
+        if sweep.warm_start:
+            directions = ["minimize"] * len(sweep.search.objectives)
+            warm_start(optuna.create_study(directions=directions), _earlier(sweep), sweep.space.suggest)
+        check_reachable(sweep.mlflow_uri)
+        check_address(sweep.ray_address)
+        console.print(f"{sweep.name}: {sweep.question}")
+        cluster = connect(sweep.ray_address)
+        slots = check_fits(sweep.request)
+        store = MlflowStore(sweep.mlflow_uri, sweep.experiment)
+        if not sweep.resume:
+            ours.enter_context(locked(sweep))
+            remember(sweep)
+        concurrency = min(slots, sweep.concurrency or slots, sweep.search.trials * sweep.search.repeats)
+        stale = stale_placement_groups()
+        if stale:
+            console.print(f"note: {stale} placement groups of other jobs hold resources; trials queue behind them")
+        console.print(f"{cluster}: up to {concurrency} trials at once, {sweep.request.describe()} each")
+        train_teacher_on_cluster(sweep.run, sweep.paths, sweep.request, console)
+        about = {**provenance(), "device": trial_device(sweep.request)}
+        params = {**run_parameters(sweep.run), **about, **flatten(sweep.search, "search."), "sweep": sweep.name}
+        parent = store.sweep_run(sweep.name, params, sweep.question)
+        try:
+            return _search(sweep, store, parent, about, concurrency, console)
+        except BaseException as error:
+            with suppress(Exception):  # the record must not hide what went wrong
+                store.close(parent, "FAILED" if isinstance(error, Exception) else "KILLED")
+            raise
+
+
+def _search(
+    sweep: Sweep, store: MlflowStore, parent: str, about: dict[str, str], concurrency: int, console: Console
+) -> SweepResult:
+    """All trials, then the report: to the sweep's folder, to MLflow and to the console."""
+    begun = time.monotonic()
+    pending = start_references(sweep.run, sweep.paths, sweep.request, sweep.reference_steps)
+    study = open_study(sweep.folder / "study.db", sweep.name, sweep.space, sweep.search)
+    for name, count in warm_start(study, _earlier(sweep), sweep.space.suggest).items():
+        console.print(f"warm start: {count} finished trials of {name}")
+    trouble, ran = _run_trials(sweep, study, store, parent, about, concurrency, console)
+    rows = read_rows(study, sweep.folder / "trials")
+    reference = ray.get(pending)
+    totals = [run_samples(apply_changes(sweep.run, row.changes)) for row in rows]
+    wall = add_wall_time(sweep, time.monotonic() - begun if ran else 0.0)
+    ledger = ledger_of(rows, sweep.search.repeats, totals, wall, concurrency)
+    failed = [row.name for row in rows if row.status == "failed"]
+    best = finished(rows)
+    # Rows may be equal but for their names: of those, the verdict is about the best.
+    different = {json.dumps(row.changes, sort_keys=True): row for row in reversed(best)}.values()
+    said = verdict({row.label: row.seeds or (row.distance or 0.0,) for row in different}).text if best else ""
+    result = SweepResult(sweep.name, rows, reference, parent, failed, ledger, said)
+    if best:
+        write_report(sweep.folder, study, result)
+        trouble = publish(sweep.folder, store, result) or trouble
+    with suppress(Exception):  # a server that is away: `trouble` says so
+        store.close(parent, "FAILED" if result.failed else "FINISHED")
+    show_result(result, console)
+    if trouble:
+        console.print(f"note: part of the record is not in MLflow ({trouble}); --resume sends it")
+    console.print(f"\nCompare the trials:  {ui_command(sweep.mlflow_uri, store.experiment_id)}")
+    return result
+
+
+def _run_trials(
+    sweep: Sweep,
+    study: optuna.Study,
+    store: MlflowStore,
+    parent: str,
+    about: dict[str, str],
+    concurrency: int,
+    console: Console,
+) -> tuple[str, bool]:
+    """Hand the study's trials to Tune until they have ended; returns what kept the record out of MLflow, and whether
+    there was anything to run.
+    """
+    trials, search = sweep.folder / "trials", sweep.search
+    total = sweep.run.method.samples * search.trials * search.repeats
+    with Progress(sweep.experiment.replace("_", " "), total, console.file) as progress:
+        follower = Follower(study, trials, sweep.run, Shipper(store, sweep.name, parent), about, progress)
+        follower.catch_up()
+        searcher = StudySearcher(
+            study, sweep.space, sweep.run, search, follower.started, follower.ended, StageStore(sweep.paths)
+        )
+        todo = searcher.todo()
+        try:
+            if todo:
+                run_on_tune(sweep, searcher, concurrency)
+        finally:
+            trouble = follower.close()
+        return trouble, todo > 0
+
+
+def _earlier(sweep: Sweep) -> list[tuple[Path, str]]:
+    """The studies that the search may learn from."""
+    return [(sweep.paths.storage / "sweeps" / name / "study.db", name) for name in sweep.warm_start]

@@ -1,0 +1,76 @@
+"""A sweep's folder: who may write to it, whether a resumed sweep is still the same, and how long it has taken."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tract_ray.config import InputError, config_hash, flatten, require, to_dict
+from tract_ray.files import read_json, write_text
+from tract_ray.training import Paths
+from tract_ray.tuning.sweep import Sweep
+
+# A resumed sweep may be given more trials or another budget; its seed is compared with the run's.
+EXTENDABLE = ("search.trials", "search.seed", "search.budget", "search.budget.images", "search.budget.seconds")
+
+
+@contextmanager
+def locked(sweep: Sweep) -> Iterator[None]:
+    """One driver a sweep at a time; the lock dies with its process."""
+    try:
+        sweep.folder.mkdir(parents=True, exist_ok=sweep.resume)
+        file = (sweep.folder / ".lock").open("w")
+    except FileExistsError:  # another driver was quicker
+        raise InputError(f"name: {sweep.name!r} is taken; add --resume, or choose another name") from None
+    except OSError as error:
+        raise InputError(f"storage: {sweep.folder} is not writable ({error.strerror})") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"name: another process is running the sweep {sweep.name!r}") from None
+        yield
+
+
+def remember(sweep: Sweep) -> None:
+    """Write what the sweep is, or check that a resumed one is still the same."""
+    now = {
+        "experiment": sweep.experiment,
+        "run": flatten(sweep.run),
+        "space": sweep.space.describe(),
+        "search": {k: v for k, v in flatten(sweep.search, "search.").items() if k not in EXTENDABLE},
+    }
+    file = sweep.folder / "sweep.json"
+    if file.is_file():
+        before = read_json(file, "name")
+        old, new = (
+            {**b["run"], **b["space"], **b["search"], "experiment": b["experiment"]}
+            for b in (before, json.loads(json.dumps(now)))
+        )
+        changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
+        require(
+            not changed,
+            "resume",
+            f"{sweep.name} was started with other settings: "
+            + "; ".join(f"{k} was {old.get(k)}, is {new.get(k)}" for k in changed[:5]),
+        )
+    write_text(file, json.dumps({**now, "config": to_dict(sweep.run), "hash": config_hash(sweep.run)}, indent=2))
+
+
+def add_wall_time(sweep: Sweep, seconds: float) -> float:
+    """Wall time of the sweep, that of earlier drivers which came to an end included."""
+    file = sweep.folder / "clock.json"
+    total = seconds + (read_json(file, "storage")["seconds"] if file.is_file() else 0.0)
+    write_text(file, json.dumps({"seconds": total}))
+    return total
+
+
+def newest(paths: Paths, experiment: str) -> str:
+    """The name of the sweep of this experiment that was touched last."""
+    files = (paths.storage / "sweeps").glob("*/sweep.json")
+    own = [file for file in files if read_json(file, "resume").get("experiment") == experiment]
+    if not own:
+        raise InputError(f"resume: there is no {experiment} sweep in {paths.storage / 'sweeps'}")
+    return max(own, key=lambda file: file.stat().st_mtime).parent.name
