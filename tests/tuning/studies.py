@@ -64,7 +64,9 @@ class Driver:
         store: StageStore | None = None,
         **search: Any,
     ) -> None:
-        settings = Search(**{"trials": trials, "seed": seed, "reduction": 2, "finish_anchors": True, **search})
+        settings = Search(
+            **{"trials": trials, "seed": seed, "reduction": 2, "rungs": 2, "finish_anchors": True, **search}
+        )
         self.study = open_study(path, "sweep", space, settings)
         self.started: list[int] = []
         self.ended: list[tuple[int, TrialState]] = []

@@ -36,7 +36,17 @@ def test_a_sweep_of_fewer_trials_than_anchors(tmp_path: Path) -> None:
 
 def test_trials_compete_in_the_last_phase() -> None:
     """Marks are at 256, 512, 768 and 1024 images; those of phase 1 tell nothing."""
-    assert rungs(RUN) == RUNGS
+    assert rungs(RUN, 9) == RUNGS
+    assert rungs(RUN, 1) == RUNGS[:1]
+
+
+def test_trials_compete_at_as_many_marks_as_asked(tmp_path: Path) -> None:
+    """By default at the first mark only: who is worse later on goes on."""
+    driver = Driver(tmp_path / "study.db", rungs=Search.rungs, finish_anchors=False)
+    asked = [driver.ask() for _ in range(4)]
+    assert [driver.report(given, RUNGS[0], 10.0 - k) for k, given in enumerate(asked)] == [False] * 4
+    assert [driver.report(given, RUNGS[1], 10.0 + k) for k, given in enumerate(asked)] == [False] * 4
+    assert driver.study.trials[3].intermediate_values == {1: 7.0}
 
 
 def test_successive_halving(tmp_path: Path) -> None:

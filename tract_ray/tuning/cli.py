@@ -82,6 +82,7 @@ def sweep_command(
             str, Option(help="halving (ASHA on samples seen), median (of earlier trials) or none.")
         ] = pruner,
         reduction: Annotated[int, Option(help="Halving keeps one trial in this many at each rung.")] = Search.reduction,
+        rungs: Annotated[int, Option(help="Trials compete at so many marks of the last phase.")] = Search.rungs,
         early_stopping: Annotated[bool, Option(help="--no-early-stopping is --pruner none.")] = True,
         finish_anchors: Annotated[
             bool, Option(help="Never stop the anchors, so that a response curve has its ends.")
@@ -139,6 +140,7 @@ def sweep_command(
             sampler=sampler,
             pruner=pruner if early_stopping else "none",
             reduction=reduction,
+            rungs=rungs,
             finish_anchors=finish_anchors,
             objectives=objectives,
             budget=parse_budget(budget, run.method.samples * repeats) if budget else None,

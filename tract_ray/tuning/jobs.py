@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,15 +25,16 @@ COST = ("samples", "trained", "device_seconds")
 class Job:
     """One run of a trial: its `repeat`-th seed.
 
-    `stages` are those that it shares with other runs. `promised` are the images that it will train at most; `cost` is
-    what it has had so far: images seen (`samples`) and `trained`, and `device_seconds`. `reported` are the steps of the
-    study that know a score of it.
+    `stages` are those that it shares with other runs, `rungs` the images seen at which it competes. `promised` are
+    the images that it will train at most; `cost` is what it has had so far: images seen (`samples`) and `trained`,
+    and `device_seconds`. `reported` are the steps of the study that know a score of it.
     """
 
     trial: optuna.Trial
     repeat: int
     run: RunConfig
-    stages: list[Stage] = field(default_factory=list)
+    stages: list[Stage]
+    rungs: list[int]
     promised: int = 0
     cost: dict[str, float] = field(default_factory=dict)
     reported: set[int] = field(default_factory=set)
@@ -43,11 +43,6 @@ class Job:
     def name(self) -> str:
         """`trial-0007`, its further seeds `trial-0007.1`, …: folder and MLflow run."""
         return trial_name(self.trial.number, self.repeat)
-
-    @cached_property
-    def rungs(self) -> list[int]:
-        """Images seen at which it competes."""
-        return rungs(self.run)
 
 
 class JobQueue:
@@ -187,4 +182,5 @@ class JobQueue:
         stages = stages_of(run)
         promised = sum(stage.samples for stage in stages if self.store is None or not self.store.has(stage))
         earlier = trial.user_attrs.get(COSTS, {}).get(str(repeat), {})
-        return Job(trial, repeat, run, stages if self.store else [], promised, earlier)
+        compete = rungs(run, self.search.rungs)
+        return Job(trial, repeat, run, stages if self.store else [], compete, promised, earlier)

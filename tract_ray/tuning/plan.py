@@ -63,6 +63,8 @@ def _print_run(sweep: Sweep, console: Console) -> None:
             f"  phase {phase.index + 1}: {phase.teacher_steps} -> {phase.student_steps} steps, {images:,} images"
         )
     stopping = search.pruner + (f", one in {search.reduction} goes on" if search.pruner == "halving" else "")
+    if search.stops:
+        stopping += " at " + ", ".join(f"{seen:,}" for seen in rungs(sweep.run, search.rungs)) + " images seen"
     console.print(f"  {sweep.request.describe()}; early stopping: {stopping}; {search.repeats} seed(s) each")
 
 
@@ -107,7 +109,7 @@ def foresee(sweep: Sweep, runs: list[RunConfig]) -> Ledger:
     kept = 1 / search.reduction if search.pruner == "halving" else 1.0
     exempt = len(anchors_of(sweep.space, search)) * search.repeats if search.finish_anchors else 0
     for number, run in enumerate(runs):
-        edges = [0, *rungs(run)]
+        edges = [0, *rungs(run, search.rungs)]
         weights = [1.0 if number < exempt else kept**k for k in range(len(edges))]
         begin = 0
         for stage in stages_of(run):

@@ -25,11 +25,12 @@ from tract_ray.terminal import print_table, run_app
 from tract_ray.training import RunConfig, RunResult
 from tract_ray.training.record import scored_lines
 from tract_ray.training.stages import Stage, StageStore, stages_of
+from tract_ray.tuning.budget import Budget
 from tract_ray.tuning.options import Options
 from tract_ray.tuning.searcher import Job, StudySearcher
 from tract_ray.tuning.space import Space, apply_changes
 from tract_ray.tuning.statistics import interval
-from tract_ray.tuning.study import ANCHOR, Search, sampler_for
+from tract_ray.tuning.study import Search, enqueue_anchors, sampler_for
 
 IMAGES_A_SECOND = 4000.0
 
@@ -124,10 +125,6 @@ class Outcome:
     mean: float
     path: tuple[tuple[int, float], ...]
 
-    def after(self, images: int) -> float:
-        """The best student for at most so many images; infinite before the first."""
-        return next((best for spent, best in reversed(self.path) if spent <= images), float("inf"))
-
     def reached(self, distance: float) -> float:
         """Images after which the best so far was at most `distance`; infinite if never."""
         return next((float(images) for images, best in self.path if best <= distance), float("inf"))
@@ -164,9 +161,7 @@ def replay(
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=sampler_for(space, search), pruner=search.build_pruner())
-    if search.sampler not in ("grid", "random"):
-        for anchor in space.anchors[: search.trials]:
-            study.enqueue_trial(dict(anchor), user_attrs={ANCHOR: True})
+    enqueue_anchors(study, space, search)
     store = _Trained()
     searcher = StudySearcher(
         study, space, recorded.run, search, lambda job: None, lambda *_: None, store if sharing else None
@@ -213,25 +208,29 @@ def replay(
             heapq.heappush(events, (now + ahead / IMAGES_A_SECOND, name))
 
 
-def compare(space: Space, recorded: Recorded, search: Search, seeds: int) -> list[dict[str, Any]]:
-    """For each seed, `search` and random search of as many whole runs, without sharing and without or with a bank."""
+def compare(space: Space, recorded: Recorded, search: Search, whole_runs: int, seeds: int) -> list[dict[str, Any]]:
+    """For each seed, `search` and random search, both with the images of so many whole runs.
+
+    Random search has no anchors, shares and stops nothing; it is there without a bank and with one.
+    """
     rows = []
+    images = whole_runs * recorded.run.method.samples
     for seed in range(seeds):
-        ours = replay(space, recorded, replace(search, seed=seed))
-        random = Search(trials=search.trials, seed=seed, sampler="random", pruner="none")
-        plain = replay(space, recorded, random, sharing=False, bank=False)
-        banked = replay(space, recorded, random, sharing=False)
+        ours = replay(space, recorded, replace(search, seed=seed, budget=Budget(images=images)))
+        random = Search(trials=whole_runs, seed=seed, sampler="random", pruner="none")
+        plain, banked = (
+            replay(replace(space, anchors=()), recorded, random, sharing=False, bank=b) for b in (False, True)
+        )
         rows.append(
             {
                 "seed": seed,
-                "images": ours.images / plain.images,
+                "images": ours.images / images,
                 "best": ours.best,
-                "random": plain.after(ours.images),
-                "banked": banked.after(ours.images),
-                "whole": plain.best,
-                "reached": ours.reached(plain.best) / plain.images,
+                "random": plain.best,
+                "reached": ours.reached(plain.best) / images,
+                "banked": banked.best,
                 "mean": ours.mean,
-                "its mean": plain.mean,
+                "random's mean": plain.mean,
             }
         )
     return rows
@@ -243,8 +242,11 @@ def main(
         list[Path] | None, typer.Option("--record", help="Make it from this sweep's folder; may be given again.")
     ] = None,
     script: Annotated[Path, typer.Option(help="The sweep script whose space it is.")] = Path("sweeps/mu_search.py"),
-    trials: Annotated[int, typer.Option(help="Trials of each replayed sweep.")] = 24,
-    reduction: Annotated[int, typer.Option(help="Halving keeps one in this many.")] = 3,
+    whole_runs: Annotated[int, typer.Option(help="The budget, in whole runs.")] = 24,
+    trials: Annotated[int, typer.Option(help="Trials of a sweep, if the budget allows them.")] = 96,
+    reduction: Annotated[int, typer.Option(help="Halving keeps one in this many.")] = Search.reduction,
+    rungs: Annotated[int, typer.Option(help="Marks of the last phase at which trials compete.")] = Search.rungs,
+    sampler: Annotated[str, typer.Option(help="Of the sweep.")] = Search.sampler,
     seeds: Annotated[int, typer.Option(help="Replayed sweeps.")] = 10,
 ) -> None:
     """Replay a sweep with sharing and early stopping against plain random search, from recorded curves."""
@@ -256,26 +258,25 @@ def main(
     plan = runpy.run_path(str(script))["plan"]
     space, _ = plan(Options(samples=str(recorded.run.method.samples)))
     require(bool(recorded.curves), "record", f"{file} holds no curves")
-    search = Search(trials=trials, reduction=reduction, finish_anchors=False)
-    rows = compare(space, recorded, search, seeds)
+    search = Search(trials=trials, reduction=reduction, rungs=rungs, sampler=sampler)
+    rows = compare(space, recorded, search, whole_runs, seeds)
     shown = [{key: f"{v:.3g}" if isinstance(v, float) else f"{v:,}" for key, v in row.items()} for row in rows]
     best, of_seeds = recorded.best()
-    title = f"{trials} trials, halving by {reduction}; the exhaustive best is {best:.3g}, mean of {len(of_seeds)} seeds"
-    print_table(console, title, shown)
+    top = interval(of_seeds)
+    print_table(console, f"the images of {whole_runs} whole runs; halving by {reduction}, {rungs} rung(s)", shown)
     console.print(
-        f"images: of those of {trials} whole runs at random. random, banked: the best of random search after as many "
-        "images, without and with a bank. whole: after all its images; reached: with which images the sweep was as "
-        "good. mean: of the best's configuration over all recorded seeds; its mean: that of random's\n"
+        "images: what the sweep trained, of the budget; best: its student; random: that of random search with the "
+        "whole budget, reached by the sweep with that part of it; banked: that of random search whose runs have a "
+        f"bank; mean: of the best's configuration over all {len(of_seeds)} seeds, {best:.3g} for the exhaustive best\n"
     )
 
     def count(what: str, holds: Callable[[dict[str, Any]], bool]) -> None:
-        console.print(f"{what}: {sum(map(holds, rows))} of {seeds} seeds")
+        console.print(f"{what}: {sum(map(holds, rows))} of {seeds}")
 
-    count("at least as good as random search of as many images", lambda row: row["best"] <= row["random"])
-    count("  and if that has a bank, too", lambda row: row["best"] <= row["banked"])
-    count(f"as good as {trials} whole runs, with at most 40% of their images", lambda row: row["reached"] <= 0.4)
-    top = interval(of_seeds)
-    count(f"its configuration's mean within that of the exhaustive best, {top}", lambda row: row["mean"] <= top.high)
+    count("at least as good as random search", lambda row: row["best"] <= row["random"])
+    count("as good for at most 40% of the budget", lambda row: row["reached"] <= 0.4)
+    count("at least as good as random search with a bank", lambda row: row["best"] <= row["banked"])
+    count(f"mean within the interval of the exhaustive best, {top}", lambda row: row["mean"] <= top.high)
 
 
 if __name__ == "__main__":
