@@ -26,7 +26,7 @@ from tract_ray.evaluation import fixed_noise
 from tract_ray.tracking import MlflowStore
 from tract_ray.tracking.provenance import source_hash
 from tract_ray.training import RunConfig, load_model
-from tract_ray.training.distill import evaluation_marks
+from tract_ray.training.scoring import evaluation_marks
 from tract_ray.tuning.record import newest_sweep
 
 pytestmark = pytest.mark.cluster
