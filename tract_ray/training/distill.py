@@ -137,6 +137,7 @@ def _finish(
         student=str(folder / "student"),
         key=config_hash(config),
         evaluation=built.evaluator.describe(config.evaluation.samples),
+        select=config.evaluation.select,
     )
     if worker.leads:
         student.save(folder / "student")

@@ -17,7 +17,7 @@ RESULT = "result.json"
 
 @dataclass(frozen=True)
 class RunResult:
-    """`distances` are by mu_i; `distance` is that of `mu_i`, which the evaluation's `select` has chosen.
+    """`distances` are by mu_i; `distance` is that of `mu_i`, which the evaluation's `select` has chosen (`best` or `own`).
 
     `steps` are network calls for a sample of the student. `trained` counts the images that this run trained itself, of
     `samples`: the others came with stages that were there. `device_seconds` is the time of all its workers, evaluation
@@ -38,6 +38,7 @@ class RunResult:
     student: str
     key: str
     evaluation: dict[str, Any]
+    select: str = "best"
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, also what `result.json` holds."""

@@ -77,12 +77,11 @@ def read_row(trial: optuna.trial.FrozenTrial, trials: Path) -> TrialRow | None:
 
 
 def pooled(results: list[RunResult]) -> dict[str, Any]:
-    """One row's numbers from its seeds': mu_i is the best in the mean, not each seed's own best."""
+    """One row's numbers from its seeds': unless it is the runs' own, mu_i is the best in the mean, not each seed's."""
     first = results[0]
     shared = [mu for mu in first.distances if all(mu in r.distances for r in results)]
     distances = {mu: float(np.mean([r.distances[mu] for r in results])) for mu in shared}
-    own = first.distance != min(first.distances.values(), default=first.distance)  # evaluation.select is own
-    mu = first.mu_i if own or not distances else min(distances, key=distances.__getitem__)
+    mu = first.mu_i if first.select == "own" or not distances else min(distances, key=distances.__getitem__)
     return {
         "distance": distances.get(mu, first.distance),
         "mu_i": mu,

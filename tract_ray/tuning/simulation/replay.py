@@ -133,6 +133,7 @@ def _replay(
         "student": str(folder / "student"),
         "key": "",
         "evaluation": {"replayed": True},
+        "select": "best",
     }
 
 
