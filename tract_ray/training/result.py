@@ -17,7 +17,7 @@ RESULT = "result.json"
 
 @dataclass(frozen=True)
 class RunResult:
-    """`distances` are by mu_i; `distance` is that of `mu_i`, which the evaluation's `select` has chosen (`best` or `own`).
+    """`distances` are by mu_i; `distance` is that of `mu_i`, the `best` one or the run's `own`, as `select` says.
 
     `steps` are network calls for a sample of the student. `trained` counts the images that this run trained itself, of
     `samples`: the others came with stages that were there. `device_seconds` is the time of all its workers, evaluation
