@@ -76,7 +76,7 @@ def show_result(result: SweepResult, console: Console) -> None:
     several = any(len(row.seeds) > 1 for row in result.rows)
     columns = ["", *(n.rpartition(".")[2] for n in names), "best mu_i", "images", "distance"]
     for column in [*columns, "95% interval"] if several else columns:
-        table.add_column(column, justify="right" if column else "left", no_wrap=not column)
+        table.add_column(column, justify="right" if column else "left", no_wrap=not column, overflow="fold")
     blank = [""] * (len(names) + 1)
     for score in sorted(result.reference, key=lambda s: -s.steps):
         label = f"teacher, {score.steps} step{'s' if score.steps > 1 else ''}" if score.steps else "real, half vs half"
