@@ -7,13 +7,12 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
 
 from tract_ray.config import InputError
 from tract_ray.data import datasets
 from tract_ray.distillation import methods
 from tract_ray.networks import build_network, count_parameters, presets
-from tract_ray.terminal import print_table
+from tract_ray.terminal import make_console, print_table
 
 app = typer.Typer()
 
@@ -87,7 +86,7 @@ def _list(title: str, rows: list[dict[str, Any]], as_json: bool) -> None:
         print(json.dumps(rows, indent=2))
         return
     shown = [{k: "x".join(map(str, v)) if isinstance(v, list) else v for k, v in row.items()} for row in rows]
-    console = Console(highlight=False)
+    console = make_console()
     if not console.is_terminal:
         console.width = 200  # a line a row: for grep
     print_table(console, title, shown, right=("parameters", "images", "classes"))

@@ -20,12 +20,11 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
 
 from tract_ray.config import choose, config_hash
 from tract_ray.distillation import methods
 from tract_ray.files import write_text
-from tract_ray.terminal import duration, print_table, run_app
+from tract_ray.terminal import duration, make_console, print_table, run_app
 from tract_ray.training import (
     EvaluationConfig,
     NetworkConfig,
@@ -196,7 +195,7 @@ def main(
 ) -> None:
     """Check findings of the papers on digits and print the ratios. Status 1 where one does not hold."""
     choose("part", part, ("tract", "methods"))
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console()
     started, paths = time.monotonic(), Paths.at(storage)
     if part == "tract":
         arms, claims_of = tract_arms(teacher_recipe("digits", **FULLY_TRAINED), 2000 * 64, range(seeds)), tract_claims

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -19,6 +20,15 @@ from rich.table import Table
 from tract_ray.config import InputError
 
 LOG_SECONDS = 15.0
+LOG_COLUMNS = 140
+
+
+def make_console(stream: IO[str] | None = None) -> Console:
+    """What everything is printed to: as wide as the terminal; in a log, wide enough for a table."""
+    console = Console(file=stream or sys.stdout, highlight=False, soft_wrap=True)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = LOG_COLUMNS
+    return console
 
 
 def duration(seconds: float) -> str:
@@ -36,7 +46,7 @@ class Progress:
 
     def __init__(self, title: str, total: int, stream: IO[str] | None = None, unit: str = "images") -> None:
         self.title, self.total, self.unit = title, max(total, 1), unit
-        self.console = Console(file=stream or sys.stdout, highlight=False, soft_wrap=True)
+        self.console = make_console(stream)
         self.done: dict[str, int] = {}
         self.note = ""
         self.started = time.monotonic()

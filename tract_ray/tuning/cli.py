@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from typer import Option
 
-from tract_ray.terminal import run_app
+from tract_ray.terminal import make_console, run_app
 from tract_ray.tracking import tracking_uri
 from tract_ray.training import Paths, RunConfig
 from tract_ray.training.paths import project_folder
@@ -160,7 +159,7 @@ def sweep_command(
             mlflow_uri=tracking_uri(mlflow_uri, project_folder()),
             ray_address=ray_address,
         )
-        console = Console(highlight=False, soft_wrap=True)
+        console = make_console()
         if dry_run:
             print_plan(sweep, console)
             return

@@ -12,7 +12,7 @@ import ray
 from rich.console import Console
 
 from tract_ray.config import flatten, require
-from tract_ray.terminal import Progress
+from tract_ray.terminal import Progress, make_console
 from tract_ray.tracking import MlflowStore, Shipper, check_reachable, provenance, ui_command
 from tract_ray.training import check_run, run_parameters
 from tract_ray.training.stages import StageStore, run_samples
@@ -35,7 +35,7 @@ from tract_ray.tuning.warm_start import warm_start
 
 def run_sweep(sweep: Sweep, console: Console | None = None) -> SweepResult:
     """Run (or resume) the sweep; raises `InputError` for what can be known to be wrong before anything is trained."""
-    console = console or Console(highlight=False, soft_wrap=True)
+    console = console or make_console()
     with ExitStack() as ours:
         # What can be wrong is found before any machine is asked for and before a file is written.
         if sweep.resume:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from tract_ray.tuning.results import TrialRow, finished
+from tract_ray.tuning.results import TrialRow, finished, objectives
 from tract_ray.tuning.space import ROW
 from tract_ray.tuning.statistics import Interval, interval, pareto_front
 
@@ -209,7 +209,7 @@ def plots(
             {r.label: interval(r.seeds or (r.distance or 0.0,)) for r in best[:40]}, metric
         )
     if len({r.parameters for r in best}) > 1:
-        points = {r.label: (float(r.distance or 0), float(r.parameters)) for r in best}
+        points = {r.label: objectives(r) for r in best}
         figures["pareto"] = pareto(points, metric, "parameters")
     if any(len(r.distances) > 1 for r in rows):
         figures["mu_i"] = bank_response(rows, metric)

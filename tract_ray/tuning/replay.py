@@ -17,11 +17,10 @@ from typing import Annotated, Any
 import numpy as np
 import optuna
 import typer
-from rich.console import Console
 
 from tract_ray.config import config_hash, from_dict, require
 from tract_ray.files import read_json
-from tract_ray.terminal import print_table, run_app
+from tract_ray.terminal import make_console, print_table, run_app
 from tract_ray.training import RunConfig, RunResult
 from tract_ray.training.record import scored_lines
 from tract_ray.training.stages import Stage, StageStore, stages_of
@@ -251,7 +250,7 @@ def main(
     seeds: Annotated[int, typer.Option(help="Replayed sweeps.")] = 10,
 ) -> None:
     """Replay a sweep with sharing and early stopping against plain random search, from recorded curves."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console()
     if record_from:
         console.print(f"{record(record_from, file)} curves")
         return

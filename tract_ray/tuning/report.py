@@ -19,9 +19,9 @@ from tract_ray.files import write_text
 from tract_ray.training import Model, load_model
 from tract_ray.tuning.ledger import show_ledger
 from tract_ray.tuning.plots import plots
-from tract_ray.tuning.results import TrialRow, finished, importances, short
+from tract_ray.tuning.results import TrialRow, finished, importances, objectives, short
 from tract_ray.tuning.space import ROW
-from tract_ray.tuning.statistics import interval
+from tract_ray.tuning.statistics import interval, pareto_front
 from tract_ray.tuning.sweep import SweepResult
 
 
@@ -74,29 +74,36 @@ def show_result(result: SweepResult, console: Console) -> None:
     named = any(ROW in row.params for row in result.rows)
     names = [] if named else list(dict.fromkeys(k for row in result.rows for k in row.changes))
     several = any(len(row.seeds) > 1 for row in result.rows)
-    columns = ["", *(n.rpartition(".")[2] for n in names), "best mu_i", "images", "distance"]
-    for column in [*columns, "95% interval"] if several else columns:
+    best = finished(result.rows)
+    sizes = len({row.parameters for row in best}) > 1
+    columns = ["", *(n.rpartition(".")[2] for n in names), *(["parameters"] if sizes else []), "best mu_i", "images"]
+    for column in [*columns, "distance", *(["95% interval"] if several else [])]:
         table.add_column(column, justify="right" if column else "left", no_wrap=not column, overflow="fold")
-    blank = [""] * (len(names) + 1)
+    blank = [""] * (len(columns) - 2)
     for score in sorted(result.reference, key=lambda s: -s.steps):
         label = f"teacher, {score.steps} step{'s' if score.steps > 1 else ''}" if score.steps else "real, half vs half"
         table.add_row(label, *blank, f"n={score.samples}", f"{score.distance:.2f}", style="dim")
     table.add_section()
     stopped = sorted((r for r in result.rows if r.status != "finished"), key=lambda r: r.name)
-    for row in result.rows if named else [*finished(result.rows), *stopped]:  # a list has its own order
-        table.add_row(*_cells(row, names))
+    for row in result.rows if named else [*best, *stopped]:  # a list has its own order
+        table.add_row(*_cells(row, names, sizes))
     console.print()
     console.print(table)
     if any(row.anchor for row in result.rows) and not named:
         console.print("* anchor: published values and extremes, run first")
+    if sizes:
+        front = ", ".join(best[k].label for k in pareto_front([objectives(row) for row in best]))
+        console.print(f"Pareto front of distance and parameters, the smallest student first: {front}")
     if result.verdict:
         console.print(result.verdict)
     show_ledger(result.ledger, console)
 
 
-def _cells(row: TrialRow, names: list[str]) -> list[str]:
+def _cells(row: TrialRow, names: list[str], sizes: bool) -> list[str]:
     label = row.label + ("*" if row.anchor and ROW not in row.params else "")
     values = [short(row.changes[n]) if n in row.changes else "" for n in names]
+    if sizes:
+        values.append(f"{row.parameters:,}" if row.parameters else "")
     if row.status != "finished":
         return [label, *values, "", f"{row.samples:,}", row.status.removesuffix(" early")]
     cells = [label, *values, f"{row.mu_i:.5g}", f"{row.samples:,}", f"{row.distance:.2f}"]

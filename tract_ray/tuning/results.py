@@ -104,6 +104,11 @@ def finished(rows: list[TrialRow]) -> list[TrialRow]:
     return sorted((r for r in rows if r.status == "finished"), key=lambda r: (r.distance, r.name))
 
 
+def objectives(row: TrialRow) -> tuple[float, float]:
+    """What a Pareto front is of: the distance and the number of parameters of a finished trial."""
+    return float(row.distance or 0), float(row.parameters)
+
+
 def importances(study: optuna.Study) -> dict[str, float]:
     """FANOVA importances of the parameters for the distance over finished trials; empty where too few finished."""
     done = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
