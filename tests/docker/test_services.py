@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -45,9 +46,8 @@ with mlflow.start_run():
 
 
 def substituted(text: str, table: dict[str, str]) -> str:
-    for old, new in table.items():
-        text = text.replace(old, new)
-    return text
+    """`text` with every key of the table replaced, once: what was put in is not looked at again."""
+    return re.sub("|".join(map(re.escape, table)), lambda found: table[found[0]], text)
 
 
 def healthy(command: list[str], environment: dict[str, str]) -> bool:
@@ -142,7 +142,12 @@ def backend(request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
 def mlflow_server(backend: str, folder: Path) -> Iterator[str]:
     """The address of the compose file's MLflow server."""
     (port,) = free_ports(1)
-    table = {"0.0.0.0": "127.0.0.1", "5000": str(port), "/mlartifacts": str(folder / "artifacts"), "=2": "=1"}
+    table = {
+        "0.0.0.0": "127.0.0.1",
+        "5000": str(port),
+        "/mlartifacts": str(folder / "artifacts"),
+        "--workers=2": "--workers=1",
+    }
     program, *options = [substituted(word, table) for word in SERVICES["mlflow"]["command"]]
     environment = {**os.environ, "MLFLOW_BACKEND_STORE_URI": backend, "MLFLOW_DISABLE_TELEMETRY": "true"}
     log = folder / "mlflow.log"
