@@ -14,6 +14,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Ray's clusters ask for a token: one of our own, so that none is written into a home folder.
 os.environ["RAY_AUTH_MODE"] = "token"
 os.environ["RAY_AUTH_TOKEN"] = uuid.uuid4().hex
+# Set for every process that pytest starts, by its readline; no person's terminal is meant.
+os.environ.pop("COLUMNS", None)
 os.environ.pop("RAY_ADDRESS", None)
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 os.environ.pop("TRACT_RAY_HOME", None)

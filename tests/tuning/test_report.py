@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 
-import pytest
-
 from tract_ray.terminal import make_console
 from tract_ray.training import Score
 from tract_ray.tuning.ledger import Ledger
@@ -33,11 +31,6 @@ def shown(*rows: TrialRow) -> list[str]:
 
 def cells(lines: list[str], name: str) -> list[str]:
     return next(line.split() for line in lines if line.startswith(name))
-
-
-@pytest.fixture(autouse=True)
-def a_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("COLUMNS", raising=False)
 
 
 def test_students_of_several_sizes_have_a_front() -> None:

@@ -56,7 +56,8 @@ def test_a_front_of_distance_and_size(
     assert whole["distance"] == pytest.approx(sum(whole["seeds"]) / 2)
     assert summary["ledger"]["naive"] == summary["ledger"]["trained"] == 6 * 640
     assert {"pareto.png", "intervals.png"} < {f.name for f in (tmp_path / "sweeps" / "sizes" / "plots").iterdir()}
-    assert "interval" in called.out
+    assert "95% interval" in called.out
+    assert "Pareto front of distance and parameters" in called.out
     assert summary["verdict"] in called.out
     store = MlflowStore(mlflow_server.uri, "architecture_search")
     runs = store.client.search_runs([store.experiment_id], "tags.`tract_ray.sweep` = 'sizes'")
