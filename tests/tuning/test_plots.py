@@ -89,6 +89,19 @@ def test_the_response_to_mu_s_shows_finished_trials_only() -> None:
     assert "teacher, 32 steps" in [text.get_text() for text in axes.texts]
 
 
+def test_the_line_joins_the_best_of_each_value() -> None:
+    again = row(6, "finished", 0.5, 30.0)
+    figure = response([*ROWS, again], "method.mu_s", "fid_digits")
+    assert len(points(figure)) == 5
+    assert list(figure.axes[0].lines[0].get_ydata()) == [9.0, 8.0, 7.0, 20.0]
+
+
+@pytest.mark.parametrize(("worst", "scale"), [(40.0, "linear"), (60.0, "log")])
+def test_intervals_that_differ_much_are_on_a_logarithmic_axis(worst: float, scale: str) -> None:
+    values = {"a": interval([9.9, 10.1]), "b": interval([worst - 0.1, worst + 0.1])}
+    assert intervals(values, "fid_digits").axes[0].get_xscale() == scale
+
+
 def test_the_response_to_mu_i_has_a_line_for_each_finished_trial() -> None:
     figure = bank_response(ROWS, "fid_digits", most=3)
     lines = figure.axes[0].lines

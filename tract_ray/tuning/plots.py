@@ -37,13 +37,19 @@ def _figure(width: float = 6.4, height: float = 4.0) -> tuple[Figure, Axes]:
 
 
 def response(rows: Sequence[TrialRow], name: str, metric: str, reference: Mapping[str, float] | None = None) -> Figure:
-    """Distance of finished trials against mu_s (or another mu), on an axis that spreads the values near 1."""
+    """Distance of finished trials against mu_s (or another mu), on an axis that spreads the values near 1.
+
+    The line joins the best trial of each value.
+    """
     figure, axes = _figure()
     points = [(float(r.changes[name]), r) for r in finished(list(rows)) if name in r.changes]
     points.sort(key=lambda point: point[0])  # of equal ones the better first
     xs = [1 - mu for mu, _ in points]
     ys = [float(r.distance or 0) for _, r in points]
-    axes.plot(xs, ys, color=MUTED, linewidth=1, zorder=1)
+    best: dict[float, float] = {}
+    for x, y in zip(xs, ys, strict=True):
+        best.setdefault(x, y)
+    axes.plot(list(best), list(best.values()), color=MUTED, linewidth=1, zorder=1)
     axes.scatter(
         xs,
         ys,
@@ -80,7 +86,7 @@ def bank_response(rows: Sequence[TrialRow], metric: str, most: int = 6) -> Figur
             linewidth=2 if rank == 0 else 1,
             color=ACCENT if rank == 0 else INK,
             alpha=1 if rank == 0 else 0.35,
-            label=row.name if rank == 0 else None,
+            label=row.label if rank == 0 else None,
         )
     _mu_axis(axes, "mu_i")
     axes.set_ylabel(metric)
@@ -152,6 +158,8 @@ def intervals(values: Mapping[str, Interval], metric: str) -> Figure:
         error_bars(axes, [values[name].mean], [values[name]], y=[y], color=ACCENT if name == names[-1] else INK)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(-0.6, len(names) - 0.4)
+    if names and values[names[0]].mean > 5 * values[names[-1]].mean and min(v.low for v in values.values()) > 0:
+        _log_axis(axes, "x")
     axes.set_xlabel(f"{metric}, mean and 95% interval over seeds")
     return figure
 
@@ -176,12 +184,13 @@ def error_bars(
     )
 
 
-def _log_axis(axes: Axes) -> None:
+def _log_axis(axes: Axes, name: str = "y") -> None:
     """A logarithmic distance axis with plain numbers."""
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.set(**{f"{name}scale": "log"})
+    axis = axes.yaxis if name == "y" else axes.xaxis
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
 
 
 def _mu_axis(axes: Axes, name: str) -> None:
