@@ -25,7 +25,7 @@ COST = ("samples", "trained", "device_seconds")
 class Job:
     """One run of a trial: its `repeat`-th seed.
 
-    `stages` are those that it shares with other runs, `rungs` the images seen at which it competes. `promised` are
+    `stages` are the run's, `rungs` the images seen at which it competes. `promised` are
     the images that it will train at most; `cost` is what it has had so far: images seen (`samples`) and `trained`,
     and `device_seconds`. `reported` are the steps of the study that know a score of it.
     """
@@ -183,4 +183,4 @@ class JobQueue:
         promised = sum(stage.samples for stage in stages if self.store is None or not self.store.has(stage))
         earlier = trial.user_attrs.get(COSTS, {}).get(str(repeat), {})
         compete = rungs(run, self.search.rungs)
-        return Job(trial, repeat, run, stages if self.store else [], compete, promised, earlier)
+        return Job(trial, repeat, run, stages, compete, promised, earlier)

@@ -23,7 +23,7 @@ from tract_ray.files import read_json
 from tract_ray.terminal import make_console, print_table, run_app
 from tract_ray.training import RunConfig, RunResult
 from tract_ray.training.record import scored_lines
-from tract_ray.training.stages import Stage, StageStore, stages_of
+from tract_ray.training.stages import Stage, StageStore
 from tract_ray.tuning.budget import Budget
 from tract_ray.tuning.jobs import Job
 from tract_ray.tuning.options import Options
@@ -136,14 +136,13 @@ class _Run:
 
     job: Job
     curve: Curve
-    stages: list[Stage]
     reused: set[str]
     place: int = 0
 
     def cost_to(self, samples: int) -> int:
         """Images that it trains itself up to `samples`: none within a stage that is there."""
         total = begin = 0
-        for stage in self.stages:
+        for stage in self.job.stages:
             end = begin + stage.samples
             if stage.key not in self.reused:
                 total += max(0, min(end, samples) - begin)
@@ -176,9 +175,8 @@ def replay(
             asked += 1
             job = searcher.live[name]
             curves = recorded.curves[_key(job.run)]
-            stages = stages_of(job.run)
-            reused = {stage.key for stage in stages if store.has(stage)} if sharing else set()
-            run = runs[name] = _Run(job, curves[(search.seed + job.repeat) % len(curves)], stages, reused)
+            reused = {stage.key for stage in job.stages if store.has(stage)} if sharing else set()
+            run = runs[name] = _Run(job, curves[(search.seed + job.repeat) % len(curves)], reused)
             heapq.heappush(events, (now + run.cost_to(run.curve.points[0][0]) / IMAGES_A_SECOND, name))
         if not events:
             return Outcome(int(searcher.spent["trained"]), best, mean, tuple(path))
@@ -187,7 +185,7 @@ def replay(
         samples, distance = run.curve.points[run.place]
         trained, last = run.cost_to(samples), run.place == len(run.curve.points) - 1
         final = run.curve.final if bank else run.curve.own
-        store.keys.update(stage.key for stage in run.stages if stage.end * run.job.run.method.batch <= samples)
+        store.keys.update(stage.key for stage in run.job.stages if stage.end * run.job.run.method.batch <= samples)
         result = {
             "samples": samples,
             "distance": final if last else distance,
