@@ -38,3 +38,13 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowSe
     server = MlflowServer(tmp_path_factory.mktemp("mlflow")).start()
     yield server
     server.kill()
+
+
+@pytest.fixture(scope="module")
+def short_classifier() -> Iterator[None]:
+    """A classifier of 20 steps: its features need not be good, only the same ones every time."""
+    from tract_ray.evaluation import classifier
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(classifier.RECIPE, "steps", 20)
+        yield

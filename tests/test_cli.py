@@ -20,24 +20,18 @@ from services import ROOT
 
 from tract_ray import terminal
 from tract_ray.data.dataset import to_uint8
-from tract_ray.evaluation import classifier, fixed_noise
+from tract_ray.evaluation import fixed_noise
 from tract_ray.training import load_model
 
 SWEEP = ROOT / "sweeps" / "mu_search.py"
+pytestmark = pytest.mark.usefixtures("short_classifier")
+
 WHAT = ["trials", "dataset", "time-schedule", "samples", "seed"]
 WHERE = ["workers-per-trial", "gpus-per-worker", "concurrency", "storage", "mlflow-uri", "name", "resume", "dry-run"]
 SCALE, GAP = 8, 2  # screen pixels of one of 8x8, and between images
 
 
 # --- from a teacher to a score ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module", autouse=True)
-def short_classifier() -> Iterator[None]:
-    """Features of a classifier of 20 steps: any will do here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(classifier.RECIPE, "steps", 20)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -11,20 +11,17 @@ from commands import refusal, run
 
 from tract_ray import cli_reconstruct
 from tract_ray.distillation import AverageFolder
-from tract_ray.evaluation import classifier
 from tract_ray.training import load_model
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, short_classifier: None) -> Path:
     """A run of two phases of 20 steps that scored one average, mu 0.8, and stored those of four steps."""
     folder = tmp_path_factory.mktemp("run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(classifier.RECIPE, "steps", 20)
-        lengths = ["--teacher-samples", 320, "--samples", 640, "--batch", 16, "--evaluation-samples", 60]
-        where = ["--storage", folder / "runs", "--out", folder / "run", "--device", "cpu", "--json"]
-        small = ["--network", "mlp_8x8", "--time-schedule", "8,2,1", "--mu-i", 0.8, "--set", "mu_i_snapshots=4"]
-        run("distill", *small, *lengths, *where)
+    lengths = ["--teacher-samples", 320, "--samples", 640, "--batch", 16, "--evaluation-samples", 60]
+    where = ["--storage", folder / "runs", "--out", folder / "run", "--device", "cpu", "--json"]
+    small = ["--network", "mlp_8x8", "--time-schedule", "8,2,1", "--mu-i", 0.8, "--set", "mu_i_snapshots=4"]
+    run("distill", *small, *lengths, *where)
     return folder / "run"
 
 

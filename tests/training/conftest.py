@@ -1,22 +1,17 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tract_ray.evaluation import classifier
 from tract_ray.training import Paths, train_teacher
 
 from runs import paths_at, tiny_run, without_stages  # isort: skip (beside this file)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def short_classifier() -> Iterator[None]:
-    """The features need not be good here, only the same ones every time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(classifier.RECIPE, "steps", 20)
-        yield
+def features(short_classifier: None) -> None:
+    """No test here needs good ones."""
 
 
 @pytest.fixture(scope="session")
