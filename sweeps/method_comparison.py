@@ -16,7 +16,7 @@ from tract_ray.config import to_dict
 from tract_ray.training import RunConfig
 from tract_ray.tuning.cli import sweep_command
 from tract_ray.tuning.options import Options
-from tract_ray.tuning.space import Space, rows
+from tract_ray.search.space import Space, rows
 
 STEPS = (1, 2, 4, 8)
 

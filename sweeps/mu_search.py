@@ -18,7 +18,7 @@ from tract_ray.distillation import TractConfig, heuristic_mu
 from tract_ray.training import RunConfig
 from tract_ray.tuning.cli import sweep_command
 from tract_ray.tuning.options import Options
-from tract_ray.tuning.space import Space
+from tract_ray.search.space import Space
 
 MU_S = (0.0, 0.1, 0.5, 0.9, 0.95, 0.99, 0.999)
 RESIDUALS = (0.1, 1e-2, 1e-3, 1e-4)

@@ -14,8 +14,8 @@ from tract_ray.training import Paths
 from tract_ray.tuning.ledger import Ledger, ledger_of, show_ledger
 from tract_ray.tuning.plan import drawn_runs, foresee
 from tract_ray.tuning.results import TrialRow
-from tract_ray.tuning.space import rows
-from tract_ray.tuning.study import Search
+from tract_ray.search.space import rows
+from tract_ray.search.study import Search
 from tract_ray.tuning.sweep import Sweep
 
 

@@ -15,9 +15,9 @@ from tract_ray.distillation import DenoisingConfig
 from tract_ray.training import EvaluationConfig, NetworkConfig, Paths, RunConfig, TeacherConfig, run_distillation
 from tract_ray.tuning.options import Options
 from tract_ray.tuning.replay import Curve, Recorded, _key, compare, load, record, replay
-from tract_ray.tuning.space import apply_changes
+from tract_ray.search.space import apply_changes
 from tract_ray.tuning.statistics import interval
-from tract_ray.tuning.study import Search
+from tract_ray.search.study import Search
 
 
 def recorded(seeds: int = 2) -> Recorded:

@@ -12,9 +12,9 @@ from studies import BANKED, SHARING, Driver
 from tract_ray.config import InputError
 from tract_ray.training import Paths, RunConfig
 from tract_ray.training.stages import StageStore, stages_of
-from tract_ray.tuning.budget import Budget, parse_budget
+from tract_ray.search.budget import Budget, parse_budget
 from tract_ray.tuning.searcher import StudyScheduler
-from tract_ray.tuning.space import rows
+from tract_ray.search.space import rows
 
 
 def finish_stage(store: StageStore, run: RunConfig, number: int) -> None:

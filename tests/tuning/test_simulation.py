@@ -18,7 +18,7 @@ from tract_ray.config import to_dict
 from tract_ray.training import RunResult
 from tract_ray.tuning.simulation.measure import replay_of, replayed_run
 from tract_ray.tuning.simulation.replay import METRIC, distances, pace, replay_run
-from tract_ray.tuning.space import apply_changes
+from tract_ray.search.space import apply_changes
 
 RUN = replayed_run()
 REPLAY = replay_of(RUN, 10.0)

@@ -21,7 +21,7 @@ class TractConfig(DistillationConfig):
     """TRACT's settings; defaults are the paper's for CIFAR-10. `mu_s` is the self-teacher's average.
 
     `lr_path` and `mu_s_path` give a value for each of equal parts of the run, in place of `lr` and `mu_s`: what
-    population-based training finds (`tuning/population.py`).
+    population-based training finds (`search/population.py`).
     """
 
     kind: ClassVar[str] = "tract"

@@ -16,13 +16,13 @@ from tract_ray.terminal import make_console, run_app
 from tract_ray.tracking import tracking_uri
 from tract_ray.training import Paths, RunConfig
 from tract_ray.training.paths import project_folder
-from tract_ray.tuning.budget import parse_budget
+from tract_ray.search.budget import parse_budget
 from tract_ray.tuning.driver import run_sweep
 from tract_ray.tuning.options import Options
 from tract_ray.tuning.plan import print_plan
 from tract_ray.tuning.resources import Request
-from tract_ray.tuning.space import Space
-from tract_ray.tuning.study import Search, limit
+from tract_ray.search.space import Space
+from tract_ray.search.study import Search, limit
 from tract_ray.tuning.sweep import Sweep, SweepResult
 from tract_ray.tuning.sweep_folder import newest
 

@@ -24,13 +24,13 @@ from tract_ray.tuning.resources import check_address, check_fits, connect, stale
 from tract_ray.tuning.results import finished, read_rows
 from tract_ray.tuning.run_on_tune import run_on_tune
 from tract_ray.tuning.searcher import StudySearcher
-from tract_ray.tuning.space import apply_changes
+from tract_ray.search.space import apply_changes
 from tract_ray.tuning.statistics import verdict
-from tract_ray.tuning.study import open_study
+from tract_ray.search.study import open_study
 from tract_ray.tuning.sweep import Sweep, SweepResult
 from tract_ray.tuning.sweep_folder import add_wall_time, locked, remember
 from tract_ray.tuning.tasks import start_references, train_teacher_on_cluster
-from tract_ray.tuning.warm_start import warm_start
+from tract_ray.search.warm_start import warm_start
 
 
 def run_sweep(sweep: Sweep, console: Console | None = None) -> SweepResult:

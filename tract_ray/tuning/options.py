@@ -11,7 +11,7 @@ from tract_ray.distillation import MethodConfig, parse_time_schedule
 from tract_ray.networks import presets
 from tract_ray.training import EvaluationConfig, RunConfig, TeacherConfig, load_model
 from tract_ray.training.recipes import method_recipe, teacher_recipe
-from tract_ray.tuning.study import Search
+from tract_ray.search.study import Search
 
 FIXED = ("overall", "per-phase")
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from tract_ray.tuning.results import TrialRow, finished, objectives
-from tract_ray.tuning.space import ROW
+from tract_ray.search.space import ROW
 from tract_ray.tuning.statistics import Interval, interval, pareto_front
 
 matplotlib.use("Agg", force=False)

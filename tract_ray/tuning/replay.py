@@ -24,13 +24,13 @@ from tract_ray.terminal import make_console, print_table, run_app
 from tract_ray.training import RunConfig, RunResult
 from tract_ray.training.record import scored_lines
 from tract_ray.training.stages import Stage, StageStore
-from tract_ray.tuning.budget import Budget
-from tract_ray.tuning.jobs import Job
+from tract_ray.search.budget import Budget
+from tract_ray.search.jobs import Job
 from tract_ray.tuning.options import Options
 from tract_ray.tuning.searcher import StudySearcher
-from tract_ray.tuning.space import Space, apply_changes
+from tract_ray.search.space import Space, apply_changes
 from tract_ray.tuning.statistics import interval
-from tract_ray.tuning.study import Search, enqueue_anchors, sampler_for
+from tract_ray.search.study import Search, enqueue_anchors, sampler_for
 
 IMAGES_A_SECOND = 4000.0
 

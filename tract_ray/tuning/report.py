@@ -20,7 +20,7 @@ from tract_ray.training import Model, load_model
 from tract_ray.tuning.ledger import show_ledger
 from tract_ray.tuning.plots import plots
 from tract_ray.tuning.results import TrialRow, finished, importances, objectives, short
-from tract_ray.tuning.space import ROW
+from tract_ray.search.space import ROW
 from tract_ray.tuning.statistics import interval, pareto_front
 from tract_ray.tuning.sweep import SweepResult
 

@@ -13,9 +13,9 @@ from tract_ray.training import Paths, RunConfig, Score
 from tract_ray.tuning.ledger import Ledger
 from tract_ray.tuning.resources import Request
 from tract_ray.tuning.results import TrialRow
-from tract_ray.tuning.samplers import check_sampler
-from tract_ray.tuning.space import Space
-from tract_ray.tuning.study import Search
+from tract_ray.search.samplers import check_sampler
+from tract_ray.search.space import Space
+from tract_ray.search.study import Search
 from tract_ray.tuning.trial import run_trial
 
 

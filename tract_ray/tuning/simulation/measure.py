@@ -35,8 +35,8 @@ from tract_ray.tuning.searcher import StudySearcher
 from tract_ray.tuning.simulation.machines import Server, machine
 from tract_ray.tuning.simulation.replay import METRIC, Mark, Replay, pace, replay_trial
 from tract_ray.tuning.simulation.stopwatch import Stopwatch
-from tract_ray.tuning.space import Space, apply_changes
-from tract_ray.tuning.study import Search
+from tract_ray.search.space import Space, apply_changes
+from tract_ray.search.study import Search
 from tract_ray.tuning.sweep import Sweep, SweepResult
 
 BANK = (0.3, 0.1, 1e-2, 1e-4, 1e-6, 1e-12)

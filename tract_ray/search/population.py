@@ -17,8 +17,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tract_ray.config import require
 from tract_ray.distillation import derive_seed
-from tract_ray.tuning.space import Space
-from tract_ray.tuning.study import CHANGES
+from tract_ray.search.space import Space
+from tract_ray.search.study import CHANGES
 
 PARENT = "parent"
 

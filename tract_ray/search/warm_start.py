@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from tract_ray.config import InputError, require
-from tract_ray.tuning.space import Suggest, range_text
+from tract_ray.search.space import Suggest, range_text
 
 WARM_START, NUMBER = "warm_start", "warm_start_trial"  # user attributes: the sweep that ran a trial, its number there
 

@@ -19,8 +19,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tract_ray.config import choose, require
 from tract_ray.distillation import derive_seed
-from tract_ray.tuning.grid import GridSampler, note_of_trial
-from tract_ray.tuning.space import Suggest, parameters
+from tract_ray.search.grid_points import GridSampler, note_of_trial
+from tract_ray.search.space import Suggest, parameters
 
 Space = dict[str, BaseDistribution]
 SAMPLERS = ("tpe", "gp", "cmaes", "random", "qmc", "grid")

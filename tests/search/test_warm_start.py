@@ -11,9 +11,9 @@ import pytest
 from optuna.trial import TrialState
 
 from tract_ray.config import InputError
-from tract_ray.tuning.samplers import build_sampler
-from tract_ray.tuning.space import Suggest
-from tract_ray.tuning.warm_start import NUMBER, WARM_START, own_trials, warm_start
+from tract_ray.search.samplers import build_sampler
+from tract_ray.search.space import Suggest
+from tract_ray.search.warm_start import NUMBER, WARM_START, own_trials, warm_start
 
 
 def suggest(trial: optuna.Trial) -> dict[str, Any]:

@@ -17,10 +17,10 @@ from optuna.distributions import (
 )
 
 from tract_ray.config import InputError
-from tract_ray.tuning import grid
-from tract_ray.tuning.grid import grid_points, grid_values
-from tract_ray.tuning.samplers import SAMPLERS, build_sampler, check_sampler
-from tract_ray.tuning.space import Suggest
+from tract_ray.search import grid_points as grid
+from tract_ray.search.grid_points import grid_points, grid_values
+from tract_ray.search.samplers import SAMPLERS, build_sampler, check_sampler
+from tract_ray.search.space import Suggest
 
 
 def plain(trial: optuna.Trial) -> dict[str, Any]:
@@ -260,6 +260,6 @@ def test_what_a_sampler_cannot_model_is_said() -> None:
 
 
 def test_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tract_ray.tuning.samplers.find_spec", lambda name: None)
+    monkeypatch.setattr("tract_ray.search.samplers.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"sampler: cmaes needs cmaes: pip install 'tract-ray\[cluster\]'"):
         build_sampler("cmaes", seed=0)

@@ -14,7 +14,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from tract_ray.config import InputError, require
-from tract_ray.tuning.space import Suggest
+from tract_ray.search.space import Suggest
 
 MOST = 10_000  # points of a grid
 LEVELS = 16  # whole numbers of a range that are all tried, however few points it should have

@@ -10,7 +10,7 @@ from studies import RUN, Driver
 
 from tract_ray.config import InputError
 from tract_ray.training.stages import run_samples, stages_of
-from tract_ray.tuning.population import population
+from tract_ray.search.population import population
 from tract_ray.tuning.results import PASSED_ON, finished, read_rows
 
 MEMBERS, PARTS = 4, 4

@@ -12,7 +12,7 @@ from studies import RUN, RUNGS, SPACE, Driver
 
 from tract_ray.config import InputError
 from tract_ray.tuning.results import finished, read_rows
-from tract_ray.tuning.study import Search, open_study, rungs
+from tract_ray.search.study import Search, open_study, rungs
 
 
 def test_anchors_are_first_and_are_what_was_given(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from studies import RUN
 
 from tract_ray.config import InputError, config_hash, to_dict
-from tract_ray.tuning.space import Space, apply_changes
+from tract_ray.search.space import Space, apply_changes
 
 
 def test_ranges_as_a_person_reads_them() -> None:
