@@ -16,7 +16,7 @@ from tract_ray.training import EvaluationConfig, NetworkConfig, Paths, RunConfig
 from tract_ray.tuning.options import Options
 from tract_ray.tuning.replay import Curve, Recorded, _key, compare, load, record, replay
 from tract_ray.search.space import apply_changes
-from tract_ray.tuning.statistics import interval
+from tract_ray.analysis.statistics import interval
 from tract_ray.search.study import Search
 
 

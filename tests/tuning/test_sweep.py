@@ -27,7 +27,7 @@ from tract_ray.tracking import MlflowStore
 from tract_ray.tracking.provenance import source_hash
 from tract_ray.training import RunConfig, load_model
 from tract_ray.training.scoring import evaluation_marks
-from tract_ray.tuning.record import newest_sweep
+from tract_ray.analysis.recorded_sweep import newest_sweep
 
 pytestmark = pytest.mark.cluster
 

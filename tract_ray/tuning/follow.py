@@ -14,7 +14,7 @@ from tract_ray.terminal import Progress
 from tract_ray.tracking import Shipper
 from tract_ray.training import RunConfig, run_parameters
 from tract_ray.search.jobs import Job
-from tract_ray.tuning.results import PASSED_ON, STATES, describe, read_rows
+from tract_ray.analysis.rows import PASSED_ON, STATES, describe, read_rows
 from tract_ray.search.study import ANCHOR, CHANGES
 from tract_ray.tuning.trial import trial_name
 

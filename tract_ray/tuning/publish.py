@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tract_ray.tracking import MlflowStore
-from tract_ray.tuning.results import describe, finished
+from tract_ray.analysis.rows import describe, finished
 from tract_ray.tuning.sweep import SweepResult
 
 

@@ -17,11 +17,11 @@ from tract_ray.evaluation import fixed_noise, image_grid
 from tract_ray.evaluation.grid import grid_scale
 from tract_ray.files import write_text
 from tract_ray.training import Model, load_model
-from tract_ray.tuning.ledger import show_ledger
-from tract_ray.tuning.plots import plots
-from tract_ray.tuning.results import TrialRow, finished, importances, objectives, short
+from tract_ray.analysis.ledger import show_ledger
+from tract_ray.analysis.plots import plots
+from tract_ray.analysis.rows import TrialRow, finished, importances, objectives, short
 from tract_ray.search.space import ROW
-from tract_ray.tuning.statistics import interval, pareto_front
+from tract_ray.analysis.statistics import interval, pareto_front
 from tract_ray.tuning.sweep import SweepResult
 
 

@@ -28,8 +28,8 @@ from tract_ray.training.recipes import method_recipe, teacher_recipe
 from tract_ray.training.scoring import evaluation_marks
 from tract_ray.tuning import driver
 from tract_ray.tuning.follow import Follower
-from tract_ray.tuning.plots import plots
-from tract_ray.tuning.results import TrialRow, importances
+from tract_ray.analysis.plots import plots
+from tract_ray.analysis.rows import TrialRow, importances
 from tract_ray.tuning.run_on_tune import run_on_tune
 from tract_ray.tuning.searcher import StudySearcher
 from tract_ray.tuning.simulation.machines import Server, machine

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tract_ray.training import RunResult
-from tract_ray.tuning.results import pooled
+from tract_ray.analysis.rows import pooled
 
 
 def result(distances: dict[float, float], select: str) -> RunResult:

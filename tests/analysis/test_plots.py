@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from tract_ray.tuning.plots import (
+from tract_ray.analysis.plots import (
     bank_response,
     error_bars,
     history,
@@ -19,8 +19,8 @@ from tract_ray.tuning.plots import (
     plots,
     response,
 )
-from tract_ray.tuning.results import TrialRow
-from tract_ray.tuning.statistics import interval
+from tract_ray.analysis.rows import TrialRow
+from tract_ray.analysis.statistics import interval
 
 
 def row(number: int, status: str, mu_s: float, distance: float | None, bank: Sequence[float] = ()) -> TrialRow:
