@@ -13,7 +13,7 @@ from tract_ray.config import from_dict
 from tract_ray.distillation import TractConfig
 from tract_ray.training import RunConfig, TeacherConfig
 from tract_ray.training.stages import StageStore
-from tract_ray.tuning.searcher import StudySearcher
+from tract_ray.cluster.tune_searcher import StudySearcher
 from tract_ray.search.space import Space
 from tract_ray.search.study import Search, open_study
 

@@ -13,7 +13,7 @@ import optuna
 from tract_ray.training import RunResult
 from tract_ray.search.space import ROW
 from tract_ray.search.study import ANCHOR, CHANGES, COSTS
-from tract_ray.tuning.trial import trial_name
+from tract_ray.cluster.trial import trial_name
 
 STATES = {"COMPLETE": "finished", "PRUNED": "stopped early", "FAIL": "failed", "RUNNING": "running"}
 

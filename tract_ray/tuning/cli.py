@@ -20,7 +20,7 @@ from tract_ray.search.budget import parse_budget
 from tract_ray.tuning.driver import run_sweep
 from tract_ray.tuning.options import Options
 from tract_ray.tuning.plan import print_plan
-from tract_ray.tuning.resources import Request
+from tract_ray.cluster.resources import Request
 from tract_ray.search.space import Space
 from tract_ray.search.study import Search, limit
 from tract_ray.tuning.sweep import Sweep, SweepResult

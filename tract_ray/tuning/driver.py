@@ -20,16 +20,16 @@ from tract_ray.tuning.follow import Follower
 from tract_ray.analysis.ledger import ledger_of
 from tract_ray.tuning.publish import publish
 from tract_ray.tuning.report import show_result, write_report
-from tract_ray.tuning.resources import check_address, check_fits, connect, stale_placement_groups, trial_device
+from tract_ray.cluster.resources import check_address, check_fits, connect, stale_placement_groups, trial_device
 from tract_ray.analysis.rows import finished, read_rows
-from tract_ray.tuning.run_on_tune import run_on_tune
-from tract_ray.tuning.searcher import StudySearcher
+from tract_ray.cluster.run_on_tune import run_on_tune
+from tract_ray.cluster.tune_searcher import StudySearcher
 from tract_ray.search.space import apply_changes
 from tract_ray.analysis.statistics import verdict
 from tract_ray.search.study import open_study
 from tract_ray.tuning.sweep import Sweep, SweepResult
 from tract_ray.tuning.sweep_folder import add_wall_time, locked, remember
-from tract_ray.tuning.tasks import start_references, train_teacher_on_cluster
+from tract_ray.cluster.tasks import start_references, train_teacher_on_cluster
 from tract_ray.search.warm_start import warm_start
 
 

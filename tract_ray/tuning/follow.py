@@ -16,7 +16,7 @@ from tract_ray.training import RunConfig, run_parameters
 from tract_ray.search.jobs import Job
 from tract_ray.analysis.rows import PASSED_ON, STATES, describe, read_rows
 from tract_ray.search.study import ANCHOR, CHANGES
-from tract_ray.tuning.trial import trial_name
+from tract_ray.cluster.trial import trial_name
 
 MLFLOW_STATUS = {"finished": "FINISHED", "stopped early": "KILLED", "failed": "FAILED", PASSED_ON: "FINISHED"}
 

@@ -27,7 +27,7 @@ from tract_ray.training.stages import Stage, StageStore
 from tract_ray.search.budget import Budget
 from tract_ray.search.jobs import Job
 from tract_ray.tuning.options import Options
-from tract_ray.tuning.searcher import StudySearcher
+from tract_ray.cluster.tune_searcher import StudySearcher
 from tract_ray.search.space import Space, apply_changes
 from tract_ray.analysis.statistics import interval
 from tract_ray.search.study import Search, enqueue_anchors, sampler_for

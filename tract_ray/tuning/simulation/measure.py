@@ -30,8 +30,8 @@ from tract_ray.tuning import driver
 from tract_ray.tuning.follow import Follower
 from tract_ray.analysis.plots import plots
 from tract_ray.analysis.rows import TrialRow, importances
-from tract_ray.tuning.run_on_tune import run_on_tune
-from tract_ray.tuning.searcher import StudySearcher
+from tract_ray.cluster.run_on_tune import run_on_tune
+from tract_ray.cluster.tune_searcher import StudySearcher
 from tract_ray.tuning.simulation.machines import Server, machine
 from tract_ray.tuning.simulation.replay import METRIC, Mark, Replay, pace, replay_trial
 from tract_ray.tuning.simulation.stopwatch import Stopwatch

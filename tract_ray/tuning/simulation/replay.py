@@ -69,7 +69,7 @@ def pace(run: Mapping[str, Any], seconds: float) -> float:
 
 
 def replay_trial(config: dict[str, Any], replay: Replay) -> None:
-    """Tune's trainable, in place of `tract_ray.tuning.trial.run_trial`: the same files, the same reports."""
+    """Tune's trainable, in place of `tract_ray.cluster.trial.run_trial`: the same files, the same reports."""
     replay_run(
         json.loads(config["run"]),
         Path(config["folder"]) / config["name"],

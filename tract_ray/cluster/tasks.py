@@ -23,7 +23,7 @@ from tract_ray.training import (
     teacher_folder,
     train_teacher,
 )
-from tract_ray.tuning.resources import Request
+from tract_ray.cluster.resources import Request
 
 
 def train_teacher_on_cluster(run: RunConfig, paths: Paths, request: Request, console: Console) -> None:

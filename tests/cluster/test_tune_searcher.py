@@ -13,7 +13,7 @@ from tract_ray.config import InputError
 from tract_ray.training import Paths, RunConfig
 from tract_ray.training.stages import StageStore, stages_of
 from tract_ray.search.budget import Budget, parse_budget
-from tract_ray.tuning.searcher import StudyScheduler
+from tract_ray.cluster.tune_searcher import StudyScheduler
 from tract_ray.search.space import rows
 
 

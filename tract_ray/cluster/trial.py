@@ -12,7 +12,7 @@ from ray import tune
 
 from tract_ray.config import from_dict
 from tract_ray.training import Paths, RunConfig, Worker, default_device, run_distillation
-from tract_ray.training.ray_workers import run_with_workers
+from tract_ray.cluster.train_workers import run_with_workers
 
 
 def run_trial(config: dict[str, Any]) -> None:

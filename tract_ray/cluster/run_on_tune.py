@@ -6,8 +6,8 @@ from typing import Any
 
 from ray import tune
 
-from tract_ray.tuning.resources import Request
-from tract_ray.tuning.searcher import StudyScheduler, StudySearcher
+from tract_ray.cluster.resources import Request
+from tract_ray.cluster.tune_searcher import StudyScheduler, StudySearcher
 from tract_ray.tuning.sweep import Sweep
 
 
