@@ -17,7 +17,7 @@ import optuna
 
 from tract_ray.training import RunConfig
 from tract_ray.tuning.cli import sweep_command
-from tract_ray.tuning.options import Options, width_name
+from tract_ray.sweep.options import Options, width_name
 from tract_ray.search.space import Space
 
 WIDTHS = (1.0, 0.75, 0.5, 0.375, 0.25)  # of the teacher's

@@ -17,7 +17,7 @@ import optuna
 from tract_ray.distillation import TractConfig, heuristic_mu
 from tract_ray.training import RunConfig
 from tract_ray.tuning.cli import sweep_command
-from tract_ray.tuning.options import Options
+from tract_ray.sweep.options import Options
 from tract_ray.search.space import Space
 
 MU_S = (0.0, 0.1, 0.5, 0.9, 0.95, 0.99, 0.999)

@@ -8,7 +8,7 @@ from ray import tune
 
 from tract_ray.cluster.resources import Request
 from tract_ray.cluster.tune_searcher import StudyScheduler, StudySearcher
-from tract_ray.tuning.sweep import Sweep
+from tract_ray.sweep.definition import Sweep
 
 
 def run_on_tune(sweep: Sweep, searcher: StudySearcher, concurrency: int) -> None:

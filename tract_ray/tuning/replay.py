@@ -26,7 +26,7 @@ from tract_ray.training.record import scored_lines
 from tract_ray.training.stages import Stage, StageStore
 from tract_ray.search.budget import Budget
 from tract_ray.search.jobs import Job
-from tract_ray.tuning.options import Options
+from tract_ray.sweep.options import Options
 from tract_ray.cluster.tune_searcher import StudySearcher
 from tract_ray.search.space import Space, apply_changes
 from tract_ray.analysis.statistics import interval

@@ -26,8 +26,8 @@ from tract_ray.tracking import shipper as shipping
 from tract_ray.training import EvaluationConfig, Paths, RunConfig, Score
 from tract_ray.training.recipes import method_recipe, teacher_recipe
 from tract_ray.training.scoring import evaluation_marks
-from tract_ray.tuning import driver
-from tract_ray.tuning.follow import Follower
+from tract_ray.sweep import driver
+from tract_ray.sweep.follower import Follower
 from tract_ray.analysis.plots import plots
 from tract_ray.analysis.rows import TrialRow, importances
 from tract_ray.cluster.run_on_tune import run_on_tune
@@ -37,7 +37,7 @@ from tract_ray.tuning.simulation.replay import METRIC, Mark, Replay, pace, repla
 from tract_ray.tuning.simulation.stopwatch import Stopwatch
 from tract_ray.search.space import Space, apply_changes
 from tract_ray.search.study import Search
-from tract_ray.tuning.sweep import Sweep, SweepResult
+from tract_ray.sweep.definition import Sweep, SweepResult
 
 BANK = (0.3, 0.1, 1e-2, 1e-4, 1e-6, 1e-12)
 

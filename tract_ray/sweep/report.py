@@ -22,7 +22,7 @@ from tract_ray.analysis.plots import plots
 from tract_ray.analysis.rows import TrialRow, finished, importances, objectives, short
 from tract_ray.search.space import ROW
 from tract_ray.analysis.statistics import interval, pareto_front
-from tract_ray.tuning.sweep import SweepResult
+from tract_ray.sweep.definition import SweepResult
 
 
 def write_report(folder: Path, study: optuna.Study, result: SweepResult) -> None:

@@ -14,7 +14,7 @@ from studies import RUN
 
 from tract_ray.config import to_dict
 from tract_ray.terminal import Progress
-from tract_ray.tuning.follow import Follower
+from tract_ray.sweep.follower import Follower
 
 
 @dataclass

@@ -17,7 +17,7 @@ from tract_ray.training.stages import StageStore, stages_of
 from tract_ray.analysis.ledger import Ledger, show_ledger
 from tract_ray.search.space import ROW, apply_changes
 from tract_ray.search.study import CHANGES, anchors_of, enqueue_anchors, rungs, sampler_for
-from tract_ray.tuning.sweep import Sweep
+from tract_ray.sweep.definition import Sweep
 
 PROBE = 16  # images of the batch that is timed
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from tract_ray.tracking import MlflowStore
 from tract_ray.analysis.rows import describe, finished
-from tract_ray.tuning.sweep import SweepResult
+from tract_ray.sweep.definition import SweepResult
 
 
 def publish(folder: Path, store: MlflowStore, result: SweepResult) -> str:

@@ -16,10 +16,10 @@ from tract_ray.terminal import Progress, make_console
 from tract_ray.tracking import MlflowStore, Shipper, check_reachable, provenance, ui_command
 from tract_ray.training import check_run, run_parameters
 from tract_ray.training.stages import StageStore, run_samples
-from tract_ray.tuning.follow import Follower
+from tract_ray.sweep.follower import Follower
 from tract_ray.analysis.ledger import ledger_of
-from tract_ray.tuning.publish import publish
-from tract_ray.tuning.report import show_result, write_report
+from tract_ray.sweep.publish import publish
+from tract_ray.sweep.report import show_result, write_report
 from tract_ray.cluster.resources import check_address, check_fits, connect, stale_placement_groups, trial_device
 from tract_ray.analysis.rows import finished, read_rows
 from tract_ray.cluster.run_on_tune import run_on_tune
@@ -27,8 +27,8 @@ from tract_ray.cluster.tune_searcher import StudySearcher
 from tract_ray.search.space import apply_changes
 from tract_ray.analysis.statistics import verdict
 from tract_ray.search.study import open_study
-from tract_ray.tuning.sweep import Sweep, SweepResult
-from tract_ray.tuning.sweep_folder import add_wall_time, locked, remember
+from tract_ray.sweep.definition import Sweep, SweepResult
+from tract_ray.sweep.folder import add_wall_time, locked, remember
 from tract_ray.cluster.tasks import start_references, train_teacher_on_cluster
 from tract_ray.search.warm_start import warm_start
 
