@@ -33,10 +33,10 @@ demo: install
 	$(PY) sweeps/mu_search.py $(DEMO_ARGS)
 
 science: install
-	$(PY) -m tract_ray.science
+	$(PY) -m tract_ray.benchmarks.science
 
 science-methods: install
-	$(PY) -m tract_ray.science --part methods
+	$(PY) -m tract_ray.benchmarks.science --part methods
 
 # Two processes: while one waits for servers and clusters to start, the other computes.
 test: install

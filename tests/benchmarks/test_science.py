@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tract_ray.science import (
+from tract_ray.benchmarks.science import (
     Claim,
     method_arms,
     method_claims,

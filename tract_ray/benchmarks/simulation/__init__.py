@@ -1,4 +1,4 @@
 """Sweeps of many trials on many nodes, simulated on one machine: what the driver costs, and where it ends.
 
-python -m tract_ray.tuning.simulation --nodes 64 --trials 1000
+python -m tract_ray.benchmarks.simulation --nodes 64 --trials 1000
 """

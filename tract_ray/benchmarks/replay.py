@@ -1,7 +1,7 @@
 """Sweeps replayed from the record of an exhaustive one: the same searcher, with recorded scores instead of training.
 
 Whether stopping and sharing find what plain search finds, and for how many images, takes hundreds of sweeps to answer.
-Run as `python -m tract_ray.tuning.replay RECORD`, after `… replay --record SWEEP_FOLDER RECORD` made the record.
+Run as `python -m tract_ray.benchmarks.replay RECORD`, after `… replay --record SWEEP_FOLDER RECORD` made the record.
 """
 
 from __future__ import annotations

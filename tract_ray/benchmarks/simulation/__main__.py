@@ -1,4 +1,4 @@
-"""`python -m tract_ray.tuning.simulation`: the sweep, and one table of what its driver spent."""
+"""`python -m tract_ray.benchmarks.simulation`: the sweep, and one table of what its driver spent."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import typer
 from rich.console import Console
 
 from tract_ray.terminal import print_table, run_app
-from tract_ray.tuning.simulation.machines import machine, mlflow_server, simulated_cluster
-from tract_ray.tuning.simulation.measure import Measured, simulate
+from tract_ray.benchmarks.simulation.machines import machine, mlflow_server, simulated_cluster
+from tract_ray.benchmarks.simulation.measure import Measured, simulate
 
 
 def main(

@@ -32,9 +32,9 @@ from tract_ray.analysis.plots import plots
 from tract_ray.analysis.rows import TrialRow, importances
 from tract_ray.cluster.run_on_tune import run_on_tune
 from tract_ray.cluster.tune_searcher import StudySearcher
-from tract_ray.tuning.simulation.machines import Server, machine
-from tract_ray.tuning.simulation.replay import METRIC, Mark, Replay, pace, replay_trial
-from tract_ray.tuning.simulation.stopwatch import Stopwatch
+from tract_ray.benchmarks.simulation.machines import Server, machine
+from tract_ray.benchmarks.simulation.replay import METRIC, Mark, Replay, pace, replay_trial
+from tract_ray.benchmarks.simulation.stopwatch import Stopwatch
 from tract_ray.search.space import Space, apply_changes
 from tract_ray.search.study import Search
 from tract_ray.sweep.definition import Sweep, SweepResult

@@ -1,0 +1,1 @@
+"""What judges the rest: replayed sweeps, simulated clusters, the papers' findings."""
