@@ -16,7 +16,7 @@ import optuna
 
 from tract_ray.distillation import TractConfig, heuristic_mu
 from tract_ray.training import RunConfig
-from tract_ray.tuning.cli import sweep_command
+from tract_ray.cli.sweep_script import sweep_command
 from tract_ray.sweep.options import Options
 from tract_ray.search.space import Space
 

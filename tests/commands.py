@@ -52,7 +52,7 @@ def call_script(script: Path, *arguments: object, env: Mapping[str, str] | None 
 
 def tract_ray(*arguments: object, env: Mapping[str, str] | None = None, out: IO[str] | None = None) -> Called:
     """`tract-ray arguments…`."""
-    from tract_ray.cli import main
+    from tract_ray.cli.command import main
 
     return call(main, "tract-ray", *arguments, env=env, out=out)
 

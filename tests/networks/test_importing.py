@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from tract_ray.cli import app
+from tract_ray.cli.command import app
 from tract_ray.config import InputError
 from tract_ray.networks import NetworkPreset, UNet, build_network, presets
 from tract_ray.networks.diffusers_unet import nearest_timestep

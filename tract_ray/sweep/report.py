@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tract_ray.evaluation import fixed_noise, image_grid
-from tract_ray.evaluation.grid import grid_scale
+from tract_ray.evaluation.sample_grid import grid_scale
 from tract_ray.files import write_text
 from tract_ray.training import Model, load_model
 from tract_ray.analysis.ledger import show_ledger

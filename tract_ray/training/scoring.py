@@ -12,7 +12,7 @@ from torch import nn
 from tract_ray.data import Dataset
 from tract_ray.distillation import Method, Phase
 from tract_ray.evaluation import Evaluator, Statistics, fixed_noise, frechet_distance, image_grid
-from tract_ray.evaluation.grid import grid_scale
+from tract_ray.evaluation.sample_grid import grid_scale
 from tract_ray.training.model import Model, load_model
 from tract_ray.training.paths import Paths
 from tract_ray.training.record import Record

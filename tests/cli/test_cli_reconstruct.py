@@ -9,7 +9,7 @@ import pytest
 import torch
 from commands import refusal, run
 
-from tract_ray import cli_reconstruct
+from tract_ray.cli import reconstruct as cli_reconstruct
 from tract_ray.distillation import AverageFolder
 from tract_ray.training import load_model
 

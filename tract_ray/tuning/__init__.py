@@ -1,1 +1,0 @@
-"""Sweeps: search spaces, Optuna's study, trials on Ray, and what they found."""
