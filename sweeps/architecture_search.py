@@ -15,10 +15,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # so that a checkout works w
 
 import optuna
 
-from tract_ray.training import RunConfig
 from tract_ray.cli.sweep_script import sweep_command
-from tract_ray.sweep.options import Options, width_name
 from tract_ray.search.space import Space
+from tract_ray.sweep.options import Options, width_name
+from tract_ray.training import RunConfig
 
 WIDTHS = (1.0, 0.75, 0.5, 0.375, 0.25)  # of the teacher's
 

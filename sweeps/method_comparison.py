@@ -12,11 +12,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # so that a checkout works without being installed
 
-from tract_ray.config import to_dict
-from tract_ray.training import RunConfig
 from tract_ray.cli.sweep_script import sweep_command
-from tract_ray.sweep.options import Options
+from tract_ray.config import to_dict
 from tract_ray.search.space import Space, rows
+from tract_ray.sweep.options import Options
+from tract_ray.training import RunConfig
 
 STEPS = (1, 2, 4, 8)
 

@@ -14,10 +14,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # so that a checkout works w
 
 import optuna
 
-from tract_ray.training import RunConfig
 from tract_ray.cli.sweep_script import sweep_command
-from tract_ray.sweep.options import Options
 from tract_ray.search.space import Space
+from tract_ray.sweep.options import Options
+from tract_ray.training import RunConfig
 
 STEPS = (1, 2, 4, 8, 16)
 

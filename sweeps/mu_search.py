@@ -14,11 +14,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # so that a checkout works w
 
 import optuna
 
-from tract_ray.distillation import TractConfig, heuristic_mu
-from tract_ray.training import RunConfig
 from tract_ray.cli.sweep_script import sweep_command
-from tract_ray.sweep.options import Options
+from tract_ray.distillation import TractConfig, heuristic_mu
 from tract_ray.search.space import Space
+from tract_ray.sweep.options import Options
+from tract_ray.training import RunConfig
 
 MU_S = (0.0, 0.1, 0.5, 0.9, 0.95, 0.99, 0.999)
 RESIDUALS = (0.1, 1e-2, 1e-3, 1e-4)

@@ -14,12 +14,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # so that a checkout works without being installed
 
+from tract_ray.cli.sweep_script import sweep_command
 from tract_ray.config import to_dict
 from tract_ray.distillation import TractConfig, heuristic_mu
-from tract_ray.training import RunConfig
-from tract_ray.cli.sweep_script import sweep_command
-from tract_ray.sweep.options import Options
 from tract_ray.search.space import Space, rows
+from tract_ray.sweep.options import Options
+from tract_ray.training import RunConfig
 
 MU_S = (0.0, 0.1, 0.5, 0.9, 0.99, 0.999)
 RESIDUALS = (0.3, 0.03, 1e-2, 1e-3, 1e-4, 1e-6)  # of mu_i = residual^(1/N); 1e-3 is the heuristic

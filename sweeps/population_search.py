@@ -12,11 +12,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # so that a checkout works without being installed
 
-from tract_ray.training import RunConfig
 from tract_ray.cli.sweep_script import sweep_command
-from tract_ray.sweep.options import Options
 from tract_ray.search.population import population
 from tract_ray.search.space import Space
+from tract_ray.sweep.options import Options
+from tract_ray.training import RunConfig
 
 PARTS = 4
 

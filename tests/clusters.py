@@ -1,3 +1,5 @@
+"""A Ray cluster of two nodes, a checkout and a cache, for all tests that need them: fixtures of the whole session."""
+
 from __future__ import annotations
 
 import shutil

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from services import MlflowServer
 
 torch.set_num_threads(1)
+pytest_plugins = ["clusters"]
 
 
 @pytest.fixture(scope="session")

@@ -10,13 +10,13 @@ import pytest
 from rich.console import Console
 from studies import BANKED, RUN, SHARING, SPACE, Driver
 
-from tract_ray.training import Paths
 from tract_ray.analysis.ledger import Ledger, ledger_of, show_ledger
-from tract_ray.sweep.dry_run import drawn_runs, foresee
 from tract_ray.analysis.rows import TrialRow
 from tract_ray.search.space import rows
 from tract_ray.search.study import Search
 from tract_ray.sweep.definition import Sweep
+from tract_ray.sweep.dry_run import drawn_runs, foresee
+from tract_ray.training import Paths
 
 
 def row(name: str, *seen: tuple[int, int], bank: int = 1) -> TrialRow:

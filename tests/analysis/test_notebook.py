@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SWEEP = "--trials 2 --samples 640 --batch 32 --teacher-samples 1280 --evaluation-samples 100 --ray-address local"
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tract_ray.training import RunResult
 from tract_ray.analysis.rows import pooled
+from tract_ray.training import RunResult
 
 
 def result(distances: dict[float, float], select: str) -> RunResult:

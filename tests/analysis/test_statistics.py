@@ -8,8 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from tract_ray.config import InputError
 from tract_ray.analysis.statistics import Interval, interval, pareto_front, verdict
+from tract_ray.config import InputError
 
 
 def test_the_interval_of_two_values() -> None:

@@ -11,13 +11,13 @@ import pytest
 from services import ROOT
 from test_searcher import BANKED, SHARING
 
-from tract_ray.distillation import DenoisingConfig
-from tract_ray.training import EvaluationConfig, NetworkConfig, Paths, RunConfig, TeacherConfig, run_distillation
-from tract_ray.sweep.options import Options
-from tract_ray.benchmarks.replay import Curve, Recorded, _key, compare, load, record, replay
-from tract_ray.search.space import apply_changes
 from tract_ray.analysis.statistics import interval
+from tract_ray.benchmarks.replay import Curve, Recorded, _key, compare, load, record, replay
+from tract_ray.distillation import DenoisingConfig
+from tract_ray.search.space import apply_changes
 from tract_ray.search.study import Search
+from tract_ray.sweep.options import Options
+from tract_ray.training import EvaluationConfig, NetworkConfig, Paths, RunConfig, TeacherConfig, run_distillation
 
 
 def recorded(seeds: int = 2) -> Recorded:

@@ -14,11 +14,11 @@ from mlflow import MlflowClient
 from services import end, start
 from sweeps_for_tests import lines_of
 
-from tract_ray.config import to_dict
-from tract_ray.training import RunResult
 from tract_ray.benchmarks.simulation.measure import replay_of, replayed_run
-from tract_ray.benchmarks.simulation.replay import METRIC, distances, pace, replay_run
+from tract_ray.benchmarks.simulation.replayed_trials import METRIC, distances, pace, replay_run
+from tract_ray.config import to_dict
 from tract_ray.search.space import apply_changes
+from tract_ray.training import RunResult
 
 RUN = replayed_run()
 REPLAY = replay_of(RUN, 10.0)
@@ -99,7 +99,17 @@ def test_a_replayed_trial_needs_no_torch() -> None:
 @pytest.mark.cluster
 def test_a_simulated_sweep(tmp_path: Path) -> None:
     """Three nodes, twenty trials: no trial is lost, the best one is the curves' best, and MLflow has every line."""
-    command = [sys.executable, "-m", "tract_ray.benchmarks.simulation", "--nodes", "3", "--trials", "20", "--seconds", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "tract_ray.benchmarks.simulation",
+        "--nodes",
+        "3",
+        "--trials",
+        "20",
+        "--seconds",
+        "1",
+    ]
     log = tmp_path / "log.txt"
     process = start([*command, "--folder", tmp_path / "w", "--json", tmp_path / "numbers.json"], log)
     try:

@@ -9,12 +9,12 @@ import pytest
 from optuna.trial import TrialState
 from studies import BANKED, SHARING, Driver
 
+from tract_ray.cluster.tune_searcher import StudyScheduler
 from tract_ray.config import InputError
+from tract_ray.search.budget import Budget, parse_budget
+from tract_ray.search.space import rows
 from tract_ray.training import Paths, RunConfig
 from tract_ray.training.stages import StageStore, stages_of
-from tract_ray.search.budget import Budget, parse_budget
-from tract_ray.cluster.tune_searcher import StudyScheduler
-from tract_ray.search.space import rows
 
 
 def finish_stage(store: StageStore, run: RunConfig, number: int) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from studies import RUN, Driver
 
-from tract_ray.config import InputError
-from tract_ray.training.stages import run_samples, stages_of
-from tract_ray.search.population import population
 from tract_ray.analysis.rows import PASSED_ON, finished, read_rows
+from tract_ray.config import InputError
+from tract_ray.search.population import population
+from tract_ray.training.stages import run_samples, stages_of
 
 MEMBERS, PARTS = 4, 4
 SPACE = population(MEMBERS, PARTS, lr=(1e-4, 1e-2), seed=3)

@@ -10,8 +10,8 @@ import pytest
 from optuna.trial import TrialState
 from studies import RUN, RUNGS, SPACE, Driver
 
-from tract_ray.config import InputError
 from tract_ray.analysis.rows import finished, read_rows
+from tract_ray.config import InputError
 from tract_ray.search.study import Search, open_study, rungs
 
 

@@ -13,8 +13,8 @@ from optuna.trial import TrialState
 from studies import RUN
 
 from tract_ray.config import to_dict
-from tract_ray.terminal import Progress
 from tract_ray.sweep.follower import Follower
+from tract_ray.terminal import Progress
 
 
 @dataclass

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 
-from tract_ray.terminal import make_console
-from tract_ray.training import Score
 from tract_ray.analysis.ledger import Ledger
-from tract_ray.sweep.report import show_result
 from tract_ray.analysis.rows import TrialRow
 from tract_ray.sweep.definition import SweepResult
+from tract_ray.sweep.report import show_result
+from tract_ray.terminal import make_console
+from tract_ray.training import Score
 
 LONG = (1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1)
 

@@ -21,13 +21,13 @@ from safetensors.torch import load_file
 from services import MlflowServer, RayCluster, mlflow_at
 from sweeps_for_tests import SMALL, Called, call, lines_of, points_of
 
+from tract_ray.analysis.recorded_sweep import newest_sweep
 from tract_ray.config import config_hash, from_dict
 from tract_ray.evaluation import fixed_noise
 from tract_ray.tracking import MlflowStore
 from tract_ray.tracking.provenance import source_hash
 from tract_ray.training import RunConfig, load_model
 from tract_ray.training.scoring import evaluation_marks
-from tract_ray.analysis.recorded_sweep import newest_sweep
 
 pytestmark = pytest.mark.cluster
 

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 
 from rich.console import Console
 
-from tract_ray.terminal import duration, print_table
 from tract_ray.analysis.rows import TrialRow
+from tract_ray.terminal import duration, print_table
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from tract_ray.analysis.rows import TrialRow, finished, objectives
-from tract_ray.search.space import ROW
 from tract_ray.analysis.statistics import Interval, interval, pareto_front
+from tract_ray.search.space import ROW
 
 matplotlib.use("Agg", force=False)
 INK, ACCENT, MUTED = "#22303c", "#c2410c", "#8a99a6"

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tract_ray.analysis.rows import TrialRow, finished
 from tract_ray.config import InputError
 from tract_ray.tracking.store import PARENT_TAG, SWEEP_TAG, TRIAL_TAG, tracking_uri
-from tract_ray.analysis.rows import TrialRow, finished
 
 BANK = "/mu_i_"
 

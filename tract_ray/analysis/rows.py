@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import optuna
 
-from tract_ray.training import RunResult
 from tract_ray.search.space import ROW
 from tract_ray.search.study import ANCHOR, CHANGES, COSTS
-from tract_ray.cluster.trial import trial_name
+from tract_ray.search.trial_name import trial_name
+from tract_ray.training import RunResult
 
 STATES = {"COMPLETE": "finished", "PRUNED": "stopped early", "FAIL": "failed", "RUNNING": "running"}
 

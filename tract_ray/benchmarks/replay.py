@@ -18,19 +18,19 @@ import numpy as np
 import optuna
 import typer
 
+from tract_ray.analysis.statistics import interval
+from tract_ray.cluster.tune_searcher import StudySearcher
 from tract_ray.config import config_hash, from_dict, require
 from tract_ray.files import read_json
+from tract_ray.search.budget import Budget
+from tract_ray.search.jobs import Job
+from tract_ray.search.space import Space, apply_changes
+from tract_ray.search.study import Search, enqueue_anchors, sampler_for
+from tract_ray.sweep.options import Options
 from tract_ray.terminal import make_console, print_table, run_app
 from tract_ray.training import RunConfig, RunResult
 from tract_ray.training.record import scored_lines
 from tract_ray.training.stages import Stage, StageStore
-from tract_ray.search.budget import Budget
-from tract_ray.search.jobs import Job
-from tract_ray.sweep.options import Options
-from tract_ray.cluster.tune_searcher import StudySearcher
-from tract_ray.search.space import Space, apply_changes
-from tract_ray.analysis.statistics import interval
-from tract_ray.search.study import Search, enqueue_anchors, sampler_for
 
 IMAGES_A_SECOND = 4000.0
 

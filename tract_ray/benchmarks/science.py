@@ -1,4 +1,4 @@
-"""`make science`: the paper's findings on digits, measured and checked. Run as `python -m tract_ray.benchmarks.science`.
+"""`make science`: the findings of the papers on digits, measured and checked.
 
 Everything is compared as the ratio of two distances measured in the same way: a fully trained teacher, fixed noise,
 4,000 images, the mean over seeds. What may be claimed at this size, and what not, was found with a prototype: TRACT

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from tract_ray import cli_lists, cli_models, cli_reconstruct
+from tract_ray.cli import lists, models, reconstruct
 from tract_ray.config import InputError, config_hash, parse_count, require, to_dict
 from tract_ray.data import load_dataset
 from tract_ray.evaluation import Evaluator, fixed_noise, save_grid
@@ -230,9 +230,9 @@ def evaluate(
     print(json.dumps({**evaluator.describe(samples), "steps": count or model.steps, "distance": distance}, indent=2))
 
 
-app.add_typer(cli_models.app)
-app.add_typer(cli_reconstruct.app)
-app.add_typer(cli_lists.app)
+app.add_typer(models.app)
+app.add_typer(reconstruct.app)
+app.add_typer(lists.app)
 
 
 def _worker(device: str | None, threads: int) -> Worker:

@@ -12,19 +12,19 @@ from typing import Annotated
 import typer
 from typer import Option
 
+from tract_ray.cluster.resources import Request
+from tract_ray.search.budget import parse_budget
+from tract_ray.search.space import Space
+from tract_ray.search.study import Search, limit
+from tract_ray.sweep.definition import Sweep, SweepResult
+from tract_ray.sweep.driver import run_sweep
+from tract_ray.sweep.dry_run import print_plan
+from tract_ray.sweep.folder import newest
+from tract_ray.sweep.options import Options
 from tract_ray.terminal import make_console, run_app
 from tract_ray.tracking import tracking_uri
 from tract_ray.training import Paths, RunConfig
 from tract_ray.training.paths import project_folder
-from tract_ray.search.budget import parse_budget
-from tract_ray.sweep.driver import run_sweep
-from tract_ray.sweep.options import Options
-from tract_ray.sweep.dry_run import print_plan
-from tract_ray.cluster.resources import Request
-from tract_ray.search.space import Space
-from tract_ray.search.study import Search, limit
-from tract_ray.sweep.definition import Sweep, SweepResult
-from tract_ray.sweep.folder import newest
 
 Plan = Callable[[Options], tuple[Space, RunConfig]]
 

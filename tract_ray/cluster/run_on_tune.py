@@ -2,38 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ray import tune
 
 from tract_ray.cluster.resources import Request
 from tract_ray.cluster.tune_searcher import StudyScheduler, StudySearcher
-from tract_ray.sweep.definition import Sweep
+from tract_ray.training import Paths
 
 
-def run_on_tune(sweep: Sweep, searcher: StudySearcher, concurrency: int) -> None:
-    """Let Tune run what `searcher` hands out, until it says that there is no more."""
-    attempt = 1 + sum(1 for _ in (sweep.folder / "tune").glob("attempt-*"))
-    paths = {"storage": str(sweep.paths.storage), "cache": str(sweep.paths.cache)}
+def run_on_tune(
+    trainable: Callable[[dict[str, Any]], None],
+    searcher: StudySearcher,
+    *,
+    folder: Path,
+    paths: Paths,
+    request: Request,
+    concurrency: int,
+) -> None:
+    """Let Tune run what `searcher` hands out, until it says that there is no more.
+
+    `folder` is the sweep's: its trials are below `trials/`, and what Tune keeps is below `tune/`.
+    """
+    attempt = 1 + sum(1 for _ in (folder / "tune").glob("attempt-*"))
+    places = {"storage": str(paths.storage), "cache": str(paths.cache), "data_root": paths.data_root}
     tune.Tuner(
-        tune.with_resources(sweep.trainable, _resources(sweep.request)),
+        tune.with_resources(trainable, _resources(request)),
         param_space={
-            "folder": str(sweep.folder / "trials"),
-            "paths": {**paths, "data_root": sweep.paths.data_root},
-            "workers": sweep.request.workers,
-            "cpus": sweep.request.cpus,
-            "gpus": sweep.request.gpus,
+            "folder": str(folder / "trials"),
+            "paths": places,
+            "workers": request.workers,
+            "cpus": request.cpus,
+            "gpus": request.gpus,
         },
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=StudyScheduler(searcher),
             num_samples=-1,
             max_concurrent_trials=concurrency,
-            reuse_actors=sweep.request.workers == 1,
+            reuse_actors=request.workers == 1,
         ),
         run_config=tune.RunConfig(
             name=f"attempt-{attempt:03d}",
-            storage_path=str(sweep.folder / "tune"),
+            storage_path=str(folder / "tune"),
             failure_config=tune.FailureConfig(max_failures=1),
             verbose=0,
         ),

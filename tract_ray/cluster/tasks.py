@@ -10,6 +10,7 @@ import ray
 import torch
 from rich.console import Console
 
+from tract_ray.cluster.resources import Request
 from tract_ray.terminal import Progress, duration
 from tract_ray.training import (
     Paths,
@@ -23,7 +24,6 @@ from tract_ray.training import (
     teacher_folder,
     train_teacher,
 )
-from tract_ray.cluster.resources import Request
 
 
 def train_teacher_on_cluster(run: RunConfig, paths: Paths, request: Request, console: Console) -> None:
@@ -64,6 +64,12 @@ def start_references(run: RunConfig, paths: Paths, request: Request, reference_s
     gpus = min(request.gpus, 1)
     task = ray.remote(num_cpus=request.cpus, num_gpus=gpus)(_score_references)
     return task.remote(run, paths, [*reference_steps, 0], request.cpus, gpus)
+
+
+def collect(pending: Any) -> list[Score]:
+    """The scores that `start_references` promised."""
+    scores: list[Score] = ray.get(pending)
+    return scores
 
 
 def _score_references(run: RunConfig, paths: Paths, steps: list[int], cpus: int, gpus: int) -> list[Score]:

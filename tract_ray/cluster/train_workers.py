@@ -1,4 +1,4 @@
-"""A run on several Ray Train workers (DDP: gloo on CPUs, nccl on GPUs). The only file of this room that knows Ray."""
+"""A run on several Ray Train workers (DDP: gloo on CPUs, nccl on GPUs)."""
 
 from __future__ import annotations
 

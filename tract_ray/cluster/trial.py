@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ray import tune
 
+from tract_ray.cluster.reports import tell_tune
+from tract_ray.cluster.train_workers import run_with_workers
 from tract_ray.config import from_dict
 from tract_ray.training import Paths, RunConfig, Worker, default_device, run_distillation
-from tract_ray.cluster.train_workers import run_with_workers
 
 
 def run_trial(config: dict[str, Any]) -> None:
@@ -28,13 +28,8 @@ def run_trial(config: dict[str, Any]) -> None:
         else:
             torch.set_num_threads(config["cpus"])
             device = default_device() if config["gpus"] else torch.device("cpu")
-            run_distillation(run, paths, folder, worker=Worker(device=device), report=tune.report)
+            run_distillation(run, paths, folder, worker=Worker(device=device), report=tell_tune)
     except Exception:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "error.txt").write_text(traceback.format_exc())
         raise
-
-
-def trial_name(number: int, repeat: int = 0) -> str:
-    """`trial-0007`, with its second seed `trial-0007.1`: the name of its folder and of its MLflow run."""
-    return f"trial-{number:04d}" + (f".{repeat}" if repeat else "")

@@ -12,11 +12,11 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from tract_ray.config import to_dict
-from tract_ray.training import RunConfig
-from tract_ray.training.stages import StageStore
 from tract_ray.search.jobs import Job, JobQueue
 from tract_ray.search.space import Space
 from tract_ray.search.study import ANCHOR, Search
+from tract_ray.training import RunConfig
+from tract_ray.training.stages import StageStore
 
 
 class StudySearcher(Searcher):  # type: ignore[misc]

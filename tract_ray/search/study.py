@@ -14,12 +14,12 @@ from typing import Any
 import optuna
 
 from tract_ray.config import InputError, choose, require
-from tract_ray.training import RunConfig
-from tract_ray.training.scoring import evaluation_marks
 from tract_ray.search.budget import Budget
 from tract_ray.search.grid_points import grid_points
 from tract_ray.search.samplers import SAMPLERS, build_sampler
 from tract_ray.search.space import Space
+from tract_ray.training import RunConfig
+from tract_ray.training.scoring import evaluation_marks
 
 CHANGES, ANCHOR, COSTS = "changes", "anchor", "costs"  # user attributes of its trials
 PRUNERS = ("halving", "median", "none")

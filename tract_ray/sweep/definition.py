@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tract_ray.config import require
-from tract_ray.training import Paths, RunConfig, Score
 from tract_ray.analysis.ledger import Ledger
-from tract_ray.cluster.resources import Request
 from tract_ray.analysis.rows import TrialRow
+from tract_ray.cluster.resources import Request
+from tract_ray.cluster.trial import run_trial
+from tract_ray.config import require
 from tract_ray.search.samplers import check_sampler
 from tract_ray.search.space import Space
 from tract_ray.search.study import Search
-from tract_ray.cluster.trial import run_trial
+from tract_ray.training import Paths, RunConfig, Score
 
 
 @dataclass(frozen=True, kw_only=True)

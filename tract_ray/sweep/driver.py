@@ -8,29 +8,28 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import optuna
-import ray
 from rich.console import Console
 
+from tract_ray.analysis.ledger import ledger_of
+from tract_ray.analysis.rows import finished, read_rows
+from tract_ray.analysis.statistics import verdict
+from tract_ray.cluster.resources import check_address, check_fits, connect, stale_placement_groups, trial_device
+from tract_ray.cluster.run_on_tune import run_on_tune
+from tract_ray.cluster.tasks import collect, start_references, train_teacher_on_cluster
+from tract_ray.cluster.tune_searcher import StudySearcher
 from tract_ray.config import flatten, require
+from tract_ray.search.space import apply_changes
+from tract_ray.search.study import open_study
+from tract_ray.search.warm_start import warm_start
+from tract_ray.sweep.definition import Sweep, SweepResult
+from tract_ray.sweep.folder import add_wall_time, locked, remember
+from tract_ray.sweep.follower import Follower
+from tract_ray.sweep.publish import publish
+from tract_ray.sweep.report import show_result, write_report
 from tract_ray.terminal import Progress, make_console
 from tract_ray.tracking import MlflowStore, Shipper, check_reachable, provenance, ui_command
 from tract_ray.training import check_run, run_parameters
 from tract_ray.training.stages import StageStore, run_samples
-from tract_ray.sweep.follower import Follower
-from tract_ray.analysis.ledger import ledger_of
-from tract_ray.sweep.publish import publish
-from tract_ray.sweep.report import show_result, write_report
-from tract_ray.cluster.resources import check_address, check_fits, connect, stale_placement_groups, trial_device
-from tract_ray.analysis.rows import finished, read_rows
-from tract_ray.cluster.run_on_tune import run_on_tune
-from tract_ray.cluster.tune_searcher import StudySearcher
-from tract_ray.search.space import apply_changes
-from tract_ray.analysis.statistics import verdict
-from tract_ray.search.study import open_study
-from tract_ray.sweep.definition import Sweep, SweepResult
-from tract_ray.sweep.folder import add_wall_time, locked, remember
-from tract_ray.cluster.tasks import start_references, train_teacher_on_cluster
-from tract_ray.search.warm_start import warm_start
 
 
 def run_sweep(sweep: Sweep, console: Console | None = None) -> SweepResult:
@@ -85,7 +84,7 @@ def _search(
         console.print(f"warm start: {count} finished trials of {name}")
     trouble, ran = _run_trials(sweep, study, store, parent, about, concurrency, console)
     rows = read_rows(study, sweep.folder / "trials")
-    reference = ray.get(pending)
+    reference = collect(pending)
     totals = [run_samples(apply_changes(sweep.run, row.changes)) for row in rows]
     wall = add_wall_time(sweep, time.monotonic() - begun if ran else 0.0)
     ledger = ledger_of(rows, sweep.search.repeats, totals, wall, concurrency)
@@ -130,7 +129,14 @@ def _run_trials(
         todo = searcher.todo()
         try:
             if todo:
-                run_on_tune(sweep, searcher, concurrency)
+                run_on_tune(
+                    sweep.trainable,
+                    searcher,
+                    folder=sweep.folder,
+                    paths=sweep.paths,
+                    request=sweep.request,
+                    concurrency=concurrency,
+                )
         finally:
             trouble = follower.close()
         return trouble, todo > 0

@@ -8,16 +8,16 @@ import optuna
 import torch
 from rich.console import Console
 
+from tract_ray.analysis.ledger import Ledger, show_ledger
 from tract_ray.data import dataset_info
 from tract_ray.networks import count_parameters
+from tract_ray.search.space import ROW, apply_changes
+from tract_ray.search.study import CHANGES, anchors_of, enqueue_anchors, rungs, sampler_for
+from tract_ray.sweep.definition import Sweep
 from tract_ray.terminal import duration
 from tract_ray.training import RunConfig, find_teacher
 from tract_ray.training.run_config import build_for
 from tract_ray.training.stages import StageStore, stages_of
-from tract_ray.analysis.ledger import Ledger, show_ledger
-from tract_ray.search.space import ROW, apply_changes
-from tract_ray.search.study import CHANGES, anchors_of, enqueue_anchors, rungs, sampler_for
-from tract_ray.sweep.definition import Sweep
 
 PROBE = 16  # images of the batch that is timed
 

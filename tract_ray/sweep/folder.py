@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 from tract_ray.config import InputError, config_hash, flatten, require, to_dict
 from tract_ray.files import read_json, write_text
-from tract_ray.training import Paths
 from tract_ray.sweep.definition import Sweep
+from tract_ray.training import Paths
 
 # A resumed sweep may be given more trials or another budget; its seed is compared with the run's.
 EXTENDABLE = ("search.trials", "search.seed", "search.budget", "search.budget.images", "search.budget.seconds")

@@ -9,14 +9,14 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from tract_ray.analysis.rows import PASSED_ON, STATES, describe, read_rows
 from tract_ray.config import from_dict
+from tract_ray.search.jobs import Job
+from tract_ray.search.study import ANCHOR, CHANGES
+from tract_ray.search.trial_name import trial_name
 from tract_ray.terminal import Progress
 from tract_ray.tracking import Shipper
 from tract_ray.training import RunConfig, run_parameters
-from tract_ray.search.jobs import Job
-from tract_ray.analysis.rows import PASSED_ON, STATES, describe, read_rows
-from tract_ray.search.study import ANCHOR, CHANGES
-from tract_ray.cluster.trial import trial_name
 
 MLFLOW_STATUS = {"finished": "FINISHED", "stopped early": "KILLED", "failed": "FAILED", PASSED_ON: "FINISHED"}
 

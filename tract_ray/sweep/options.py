@@ -9,9 +9,9 @@ from typing import Any
 from tract_ray.config import choose, parse_count
 from tract_ray.distillation import MethodConfig, parse_time_schedule
 from tract_ray.networks import presets
+from tract_ray.search.study import Search
 from tract_ray.training import EvaluationConfig, RunConfig, TeacherConfig, load_model
 from tract_ray.training.recipes import method_recipe, teacher_recipe
-from tract_ray.search.study import Search
 
 FIXED = ("overall", "per-phase")
 

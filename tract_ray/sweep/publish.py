@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tract_ray.tracking import MlflowStore
 from tract_ray.analysis.rows import describe, finished
 from tract_ray.sweep.definition import SweepResult
+from tract_ray.tracking import MlflowStore
 
 
 def publish(folder: Path, store: MlflowStore, result: SweepResult) -> str:

@@ -13,16 +13,16 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from tract_ray.evaluation import fixed_noise, image_grid
-from tract_ray.evaluation.sample_grid import grid_scale
-from tract_ray.files import write_text
-from tract_ray.training import Model, load_model
 from tract_ray.analysis.ledger import show_ledger
 from tract_ray.analysis.plots import plots
 from tract_ray.analysis.rows import TrialRow, finished, importances, objectives, short
-from tract_ray.search.space import ROW
 from tract_ray.analysis.statistics import interval, pareto_front
+from tract_ray.evaluation import fixed_noise, image_grid
+from tract_ray.evaluation.sample_grid import grid_scale
+from tract_ray.files import write_text
+from tract_ray.search.space import ROW
 from tract_ray.sweep.definition import SweepResult
+from tract_ray.training import Model, load_model
 
 
 def write_report(folder: Path, study: optuna.Study, result: SweepResult) -> None:

@@ -15,9 +15,10 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from tract_ray.terminal import print_table, run_app
-from tract_ray.benchmarks.simulation.machines import machine, mlflow_server, simulated_cluster
+from tract_ray.benchmarks.simulation.machines import machine, mlflow_server
 from tract_ray.benchmarks.simulation.measure import Measured, simulate
+from tract_ray.cluster.simulated_nodes import simulated_cluster
+from tract_ray.terminal import print_table, run_app
 
 
 def main(

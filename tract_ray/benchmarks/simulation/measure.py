@@ -14,30 +14,29 @@ from typing import Any
 from unittest import mock
 
 import optuna
-import ray
 from mlflow import MlflowClient
-from ray.tune.execution.tune_controller import TuneController
 from rich.console import Console
 
+from tract_ray.analysis.plots import plots
+from tract_ray.analysis.rows import TrialRow, importances
+from tract_ray.benchmarks.simulation.machines import Server, machine
+from tract_ray.benchmarks.simulation.replayed_trials import METRIC, Mark, Replay, pace, replay_trial
+from tract_ray.benchmarks.simulation.stopwatch import Stopwatch
+from tract_ray.cluster.run_on_tune import run_on_tune
+from tract_ray.cluster.simulated_nodes import timed_calls
+from tract_ray.cluster.tune_searcher import StudySearcher
 from tract_ray.config import to_dict
 from tract_ray.distillation import heuristic_mu
+from tract_ray.search.space import Space, apply_changes
+from tract_ray.search.study import Search
+from tract_ray.sweep import driver
+from tract_ray.sweep.definition import Sweep, SweepResult
+from tract_ray.sweep.follower import Follower
 from tract_ray.tracking import MlflowStore, Shipper
 from tract_ray.tracking import shipper as shipping
 from tract_ray.training import EvaluationConfig, Paths, RunConfig, Score
 from tract_ray.training.recipes import method_recipe, teacher_recipe
 from tract_ray.training.scoring import evaluation_marks
-from tract_ray.sweep import driver
-from tract_ray.sweep.follower import Follower
-from tract_ray.analysis.plots import plots
-from tract_ray.analysis.rows import TrialRow, importances
-from tract_ray.cluster.run_on_tune import run_on_tune
-from tract_ray.cluster.tune_searcher import StudySearcher
-from tract_ray.benchmarks.simulation.machines import Server, machine
-from tract_ray.benchmarks.simulation.replay import METRIC, Mark, Replay, pace, replay_trial
-from tract_ray.benchmarks.simulation.stopwatch import Stopwatch
-from tract_ray.search.space import Space, apply_changes
-from tract_ray.search.study import Search
-from tract_ray.sweep.definition import Sweep, SweepResult
 
 BANK = (0.3, 0.1, 1e-2, 1e-4, 1e-6, 1e-12)
 
@@ -141,10 +140,10 @@ def simulate(
 def _replaying(measured: Measured, server: Server, available: float) -> Iterator[None]:
     """The sweep without what needs a network: its teacher, its reference rows, its pictures and its logged model."""
 
-    def search(*args: Any) -> None:
+    def search(*args: Any, **options: Any) -> None:
         began, served, (busy, total, _) = time.perf_counter(), server.cpu(), machine()
         try:
-            run_on_tune(*args)
+            run_on_tune(*args, **options)
         finally:
             measured.search = time.perf_counter() - began
             now = machine()
@@ -159,7 +158,8 @@ def _replaying(measured: Measured, server: Server, available: float) -> Iterator
     with mock.patch.multiple(
         driver,
         train_teacher_on_cluster=lambda *_: None,
-        start_references=lambda *_: ray.put([Score(METRIC, 1024, 4000, 1.66)]),
+        start_references=lambda *_: [Score(METRIC, 1024, 4000, 1.66)],
+        collect=lambda scores: scores,
         write_report=report,
         publish=lambda *_: "",
         run_on_tune=search,
@@ -176,10 +176,8 @@ def _watch_everything(watch: Stopwatch, measured: Measured) -> None:
         measured.lines += len(lines)
         measured.lags.append((watch.stage, time.time() - lines[0]["time"]))
 
-    watch.time(TuneController, "step", "Tune", "event loop: one step")
-    watch.time(ray, "wait", "idle", "  waiting for trials")
-    watch.time(TuneController, "checkpoint", "Tune", "  experiment state")
-    watch.time(TuneController, "_maybe_add_actors", "Tune", "  starting actors")
+    for owner, method, group, what in timed_calls():
+        watch.time(owner, method, group, what)
     watch.time(StudySearcher, "suggest", "Tune", "  searcher: suggest")
     watch.time(StudySearcher, "on_trial_result", "Tune", "  searcher: a report")
     watch.time(StudySearcher, "should_stop", "Tune", "  searcher: stop?")

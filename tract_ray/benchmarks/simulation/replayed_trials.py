@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
-from ray import tune
+
+from tract_ray.cluster.reports import tell_tune
 
 METRIC = "fid_digits"
 RATES = (1e-3, 1e-2, 0.1, 0.5, 0.9, 1.0)  # 1 - mu_s …
@@ -74,7 +75,7 @@ def replay_trial(config: dict[str, Any], replay: Replay) -> None:
         json.loads(config["run"]),
         Path(config["folder"]) / config["name"],
         replay,
-        tune.report,
+        tell_tune,
     )
 
 

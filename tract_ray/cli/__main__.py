@@ -1,0 +1,3 @@
+from tract_ray.cli.command import main
+
+main()
