@@ -15,7 +15,7 @@ from tract_ray.distillation import TractConfig
 from tract_ray.search.space import Space
 from tract_ray.search.study import Search, open_study
 from tract_ray.training import RunConfig, TeacherConfig
-from tract_ray.training.stages import StageStore
+from tract_ray.training.stage_store import StageStore
 
 RUN = RunConfig(teacher=TeacherConfig(), method=TractConfig(samples=64 * 16, batch=64, time_schedule=(8, 4, 1)), seed=0)
 RUNGS = [768, 1024]  # the middle and the end of the second phase

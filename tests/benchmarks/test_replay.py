@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from services import ROOT
-from test_searcher import BANKED, SHARING
+from studies import BANKED, SHARING
 
 from tract_ray.analysis.statistics import interval
 from tract_ray.benchmarks.replay import Curve, Recorded, _key, compare, load, record, replay

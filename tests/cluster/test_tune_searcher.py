@@ -14,7 +14,8 @@ from tract_ray.config import InputError
 from tract_ray.search.budget import Budget, parse_budget
 from tract_ray.search.space import rows
 from tract_ray.training import Paths, RunConfig
-from tract_ray.training.stages import StageStore, stages_of
+from tract_ray.training.stage_store import StageStore
+from tract_ray.training.stages import stages_of
 
 
 def finish_stage(store: StageStore, run: RunConfig, number: int) -> None:

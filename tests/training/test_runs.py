@@ -39,7 +39,7 @@ def test_what_a_run_reports(paths: Paths, tmp_path: Path) -> None:
 
 def test_a_finished_run_is_returned_at_once(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run_distillation(tiny_run(), paths, tmp_path)
-    monkeypatch.setattr("tract_ray.training.staged.train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr("tract_ray.training.stage_runner.train", lambda *_, **__: pytest.fail("trained again"))
     monkeypatch.setattr("tract_ray.training.distill.load_dataset", lambda *_: pytest.fail("loaded the data"))
     reports: list[dict[str, Any]] = []
     assert run_distillation(tiny_run(), paths, tmp_path, report=reports.append) == first

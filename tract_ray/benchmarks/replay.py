@@ -30,7 +30,8 @@ from tract_ray.sweep.options import Options
 from tract_ray.terminal import make_console, print_table, run_app
 from tract_ray.training import RunConfig, RunResult
 from tract_ray.training.record import scored_lines
-from tract_ray.training.stages import Stage, StageStore
+from tract_ray.training.stage_store import StageStore
+from tract_ray.training.stages import Stage
 
 IMAGES_A_SECOND = 4000.0
 

@@ -16,7 +16,7 @@ from tract_ray.search.jobs import Job, JobQueue
 from tract_ray.search.space import Space
 from tract_ray.search.study import ANCHOR, Search
 from tract_ray.training import RunConfig
-from tract_ray.training.stages import StageStore
+from tract_ray.training.stage_store import StageStore
 
 
 class StudySearcher(Searcher):  # type: ignore[misc]

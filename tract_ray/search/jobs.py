@@ -15,7 +15,8 @@ from tract_ray.search.study import CHANGES, COSTS, Search, rungs
 from tract_ray.search.trial_name import trial_name
 from tract_ray.search.warm_start import own_trials
 from tract_ray.training import RunConfig
-from tract_ray.training.stages import Stage, StageStore, stages_of
+from tract_ray.training.stage_store import StageStore
+from tract_ray.training.stages import Stage, stages_of
 
 AHEAD = 4  # configurations that may wait for a stage while others are drawn
 COST = ("samples", "trained", "device_seconds")

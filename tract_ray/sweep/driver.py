@@ -29,7 +29,8 @@ from tract_ray.sweep.report import show_result, write_report
 from tract_ray.terminal import Progress, make_console
 from tract_ray.tracking import MlflowStore, Shipper, check_reachable, provenance, ui_command
 from tract_ray.training import check_run, run_parameters
-from tract_ray.training.stages import StageStore, run_samples
+from tract_ray.training.stage_store import StageStore
+from tract_ray.training.stages import run_samples
 
 
 def run_sweep(sweep: Sweep, console: Console | None = None) -> SweepResult:

@@ -17,7 +17,8 @@ from tract_ray.sweep.definition import Sweep
 from tract_ray.terminal import duration
 from tract_ray.training import RunConfig, find_teacher
 from tract_ray.training.run_config import build_for
-from tract_ray.training.stages import StageStore, stages_of
+from tract_ray.training.stage_store import StageStore
+from tract_ray.training.stages import stages_of
 
 PROBE = 16  # images of the batch that is timed
 

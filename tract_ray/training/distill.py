@@ -15,14 +15,15 @@ from tract_ray.evaluation import Evaluator, latency
 from tract_ray.files import write_text
 from tract_ray.networks import count_parameters
 from tract_ray.training.checkpoint import CHECKPOINT, Position
-from tract_ray.training.checks import check_run
 from tract_ray.training.model import Model
 from tract_ray.training.paths import Paths
 from tract_ray.training.result import RunResult, find_result
+from tract_ray.training.run_checks import check_run
 from tract_ray.training.run_config import RunConfig
 from tract_ray.training.scoring import Scorer, build_evaluator
-from tract_ray.training.staged import Report, StagedRun
-from tract_ray.training.stages import StageStore, stage_ends
+from tract_ray.training.stage_runner import Report, StagedRun
+from tract_ray.training.stage_store import StageStore
+from tract_ray.training.stages import stage_ends
 from tract_ray.training.student import initial_student, student_model
 from tract_ray.training.teacher import train_teacher
 from tract_ray.training.worker import Worker

@@ -19,7 +19,8 @@ from tract_ray.training.loop import train
 from tract_ray.training.record import Record, scored_lines
 from tract_ray.training.run_config import RunConfig
 from tract_ray.training.scoring import Scorer, evaluation_marks
-from tract_ray.training.stages import Stage, StageStore, stages_of
+from tract_ray.training.stage_store import StageStore
+from tract_ray.training.stages import Stage, stages_of
 from tract_ray.training.worker import Worker
 
 Report = Callable[[dict[str, Any]], None]

@@ -1,0 +1,99 @@
+"""Where finished stages are kept, under their keys.
+
+Two runs that share a prefix train it once, at the same time or years apart: the first to need a stage claims it and
+trains, the others wait for it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from tract_ray.distillation import Method
+from tract_ray.files import atomic_folder, read_json, read_metadata, read_safetensors
+from tract_ray.training.checkpoint import CHECKPOINT, Position, save_checkpoint
+from tract_ray.training.claims import claim
+from tract_ray.training.paths import Paths
+from tract_ray.training.record import read_lines, write_lines
+from tract_ray.training.stages import Stage
+from tract_ray.training.worker import Worker
+
+STATE = "state.safetensors"
+BESIDE = ("best", "averages")  # folders of a run that belong to its last phase
+
+
+class StageStore:
+    """The finished stages of all runs: folders with the weights, the record and the pictures of one phase each."""
+
+    def __init__(self, paths: Paths) -> None:
+        self.folder = paths.cache / "stages"
+
+    def path(self, stage: Stage) -> Path:
+        """Where the stage is, or will be."""
+        return self.folder / stage.key
+
+    def has(self, stage: Stage) -> bool:
+        """Whether the stage is finished."""
+        return (self.path(stage) / "stage.json").is_file()
+
+    def claim(self, stage: Stage, worker: Worker) -> AbstractContextManager[bool]:
+        """Yields True where the stage is there, or False with the right to train it (`claims.py`)."""
+        return claim(self.folder / f"{stage.key}.lock", lambda: self.has(stage), worker)
+
+    def publish(self, stage: Stage, method: Method, run: Path, seconds: float, distances: dict[float, float]) -> None:
+        """Keep the stage that `method` has just ended in the folder `run`."""
+        first, last = (step * method.config.batch for step in (stage.start, stage.end))
+        lines = [line for line in read_lines(run) if first < line["samples"] <= last]
+        with atomic_folder(self.path(stage), keep=True) as new:
+            if stage.end == stage.phase.end:
+                save_checkpoint(new / STATE, method, {}, Position(step=stage.end), stage.key, boundary=True)
+            else:  # a part: its optimisers go on
+                shutil.copy(run / CHECKPOINT, new / STATE)
+            write_lines(new, lines)
+            for line in lines:
+                if "image" in line:
+                    (new / line["image"]).parent.mkdir(exist_ok=True)
+                    shutil.copy(run / line["image"], new / line["image"])
+            for name in BESIDE:
+                if (run / name).is_dir():
+                    shutil.copytree(run / name, new / name)
+            about = {
+                **asdict(stage),
+                "seconds": seconds,
+                "distances": {repr(mu): distance for mu, distance in distances.items()},
+            }
+            (new / "stage.json").write_text(json.dumps(about, indent=1))
+
+    def read(self, stage: Stage) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tensor]]:
+        """What a stage says of itself, the state at its end, and its tensors."""
+        folder = self.path(stage)
+        state = json.loads(read_metadata(folder / STATE, "stage")["state"])
+        return read_json(folder / "stage.json", "stage"), state, read_safetensors(folder / STATE, "stage")
+
+    def copy_record(self, stage: Stage, run: Path, batch: int) -> int:
+        """Put the stage's record and pictures into the folder `run`, after what came before; returns its lines.
+
+        Scores are left out where they are of other averages or of another evaluation than the run asks for.
+        """
+        before = [line for line in read_lines(run) if line["samples"] <= stage.start * batch]
+        own = self.scored_alike(stage)
+        lines = [line for line in read_lines(self.path(stage)) if own or "loss" in line.get("metrics", {})]
+        for line in lines:
+            if "image" in line:
+                (run / line["image"]).parent.mkdir(exist_ok=True)
+                shutil.copy(self.path(stage) / line["image"], run / line["image"])
+        for name in BESIDE:
+            if (self.path(stage) / name).is_dir():
+                shutil.copytree(self.path(stage) / name, run / name, dirs_exist_ok=True)
+        write_lines(run, [*before, *lines])
+        return len(before) + len(lines)
+
+    def scored_alike(self, stage: Stage) -> bool:
+        """Whether the scores that were kept with the stage are those that `stage` asks for."""
+        return bool(read_json(self.path(stage) / "stage.json", "stage")["scored"] == stage.scored)
