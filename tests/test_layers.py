@@ -157,3 +157,11 @@ def test_the_search_and_the_analysis_import_without_ray() -> None:
 
 def test_the_search_imports_without_mlflow() -> None:
     imports_without(("search",), ("ray", "mlflow"))
+
+
+def test_no_file_is_longer_than_300_lines() -> None:
+    """A file holds one idea; what grows beyond this has two."""
+    files = [*PACKAGE.rglob("*.py"), *Path(__file__).parent.rglob("*.py")]
+    lengths = {str(file): len(file.read_text().splitlines()) for file in files}
+    assert len(lengths) > 100
+    assert {name: length for name, length in lengths.items() if length > 300} == {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,59 +11,12 @@ import numpy as np
 import pytest
 import torch
 from commands import refusal, run
-from safetensors.torch import save_file
+from small_models import SIZES, model, noise, weights_of
 
 from tract_ray.config import InputError, to_dict
-from tract_ray.diffusion import Denoiser, build_schedule
 from tract_ray.distillation import TractConfig
 from tract_ray.evaluation import classifier
-from tract_ray.networks.exporting import export_network
-from tract_ray.training import Model, NetworkConfig, RunConfig, load_model
-from tract_ray.training.run_config import build_for
-
-SIZES: dict[str, dict[str, Any]] = {
-    "mlp_8x8": {"width": 16, "blocks": 1, "embedding": 16},
-    "unet_8x8": {"multipliers": (1,), "attention": (8,)},
-    "edm_8x8": {"multipliers": (1,), "attention": (4,)},
-    # Diffusers needs as many groups in every norm: 32 from 128 channels on.
-    "unet_cifar10": {"channels": 128, "embedding": 32, "multipliers": (1,), "blocks": 1, "attention": ()},
-}
-
-
-def model(name: str, prediction: str, num_classes: int = 0, times: list[float] | None = None) -> Model:
-    config = NetworkConfig(name=name, options=SIZES[name])
-    network = build_for(config, (1, 8, 8), prediction, num_classes, seed=0)
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(1)
-        for weight in network.parameters():  # fresh networks end in a layer of zeros
-            weight += 0.03 * torch.randn_like(weight)
-    schedule = build_schedule("ve_karras" if prediction == "edm" else "vp_cosine")
-    denoiser = Denoiser(network.eval().requires_grad_(False), schedule, prediction)
-    steps = len(times) - 1 if times else 1024
-    return Model(denoiser, config, (1, 8, 8), steps, num_classes, times, dataset="digits")
-
-
-def noise(count: int) -> torch.Tensor:
-    return torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(2))
-
-
-@pytest.fixture
-def teacher_file(tmp_path: Path) -> Path:
-    """An EDM network for the digits' ten classes."""
-    return weights_of(model("edm_8x8", "edm", 10), tmp_path / "edm.safetensors")
-
-
-def weights_of(source: Model, path: Path) -> Path:
-    network = source.network
-    return export_network(
-        source.denoiser,
-        source.shape,
-        path,
-        "safetensors",
-        num_classes=source.num_classes,
-        network=network.name,
-        options=network.options,
-    )
+from tract_ray.training import RunConfig, load_model
 
 
 @pytest.mark.parametrize(
@@ -209,96 +161,3 @@ def test_diffusers_samples_the_export(tmp_path: Path) -> None:
     images = pipeline(2, generator, num_inference_steps=1, use_clipped_model_output=True, output_type="np").images
     expected = (source.sample(noise(2)) / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
     np.testing.assert_allclose(images, expected.numpy(), atol=1e-4)
-
-
-# --- what is refused -----------------------------------------------------------------------------------------------
-
-
-def test_sources_that_are_no_teacher(tmp_path: Path) -> None:
-    def said(source: Path, *extra: object) -> str:
-        return refusal("import-teacher", source, "--out", tmp_path / "out", *extra)
-
-    assert said(tmp_path / "missing.pkl") == f"teacher: no file or folder {tmp_path / 'missing.pkl'}"
-    (tmp_path / "notes.txt").write_text("nothing")
-    assert "neither an EDM pickle" in said(tmp_path / "notes.txt")
-    assert "no config.json of a diffusers UNet2DModel" in said(tmp_path)
-    (tmp_path / "x.pkl").write_bytes(b"\x80\x04nonsense")
-    assert "x.pkl cannot be read" in said(tmp_path / "x.pkl")
-    plain = tmp_path / "plain.safetensors"
-    save_file({"weight": torch.zeros(1)}, plain)
-    assert "does not say which network" in said(plain)
-    save_file({"weight": torch.zeros(1)}, plain, {"tract_ray": json.dumps({"network": "mlp_8x8"})})
-    assert "damaged or of an unknown kind (KeyError: 'options')" in said(plain)
-    assert not (tmp_path / "out").exists()
-
-
-def test_what_contradicts_the_file(tmp_path: Path, teacher_file: Path) -> None:
-    def said(*extra: object) -> str:
-        return refusal("import-teacher", teacher_file, "--out", tmp_path / "out", *extra)
-
-    assert said("--image-size", 16).startswith("image-size: ")
-    assert said("--image-size", 0) == "image-size: must be positive, got 0"
-    assert said("--prediction", "v").endswith("predicts edm, not v")
-    assert said("--prediction", "vv").startswith("prediction: unknown 'vv'; did you mean 'v'?")
-    assert said("--dataset", "cifar10").startswith("dataset: cifar10 has images (3, 32, 32)")
-    assert said("--dataset", "digit").startswith("dataset: unknown 'digit'")
-    other = weights_of(model("mlp_8x8", "v", 3), tmp_path / "other.safetensors")
-    assert refusal("import-teacher", other, "--out", tmp_path / "out", "--dataset", "digits") == (
-        "dataset: digits has 10 classes, the teacher 3"
-    )
-    assert not (tmp_path / "out").exists()
-
-
-def test_another_number_of_classes_is_found_before_training(tmp_path: Path) -> None:
-    teacher = model("mlp_8x8", "v", 3).save(tmp_path / "teacher")
-    where = ["--storage", tmp_path, "--out", tmp_path / "run", "--device", "cpu"]
-    assert refusal("distill", "--teacher", teacher, *where) == "teacher: has 3 classes, but digits has 10"
-
-
-def test_only_a_model_folder_is_replaced(tmp_path: Path, teacher_file: Path) -> None:
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    run("import-teacher", teacher_file, "--out", photos)  # an empty one is free
-    run("import-teacher", teacher_file, "--out", photos)
-    (photos / "holiday.jpg").write_bytes(b"precious")
-    assert refusal("import-teacher", teacher_file, "--out", photos).startswith(f"out: {photos} exists and is not")
-    assert refusal("import-teacher", teacher_file, "--out", teacher_file).startswith("out: ")
-    assert (photos / "holiday.jpg").read_bytes() == b"precious"
-
-
-def test_exports_that_cannot_be(tmp_path: Path) -> None:
-    teacher = model("mlp_8x8", "v").save(tmp_path / "teacher")
-    student = model("mlp_8x8", "v", times=[0.0, 1.0]).save(tmp_path / "student")
-
-    def said(source: Path, format: str, *extra: object, out: Path = tmp_path / "out") -> str:
-        return refusal("export", source, "--format", format, "--out", out, *extra)
-
-    assert said(tmp_path / "missing", "onnx").startswith("checkpoint: ")
-    assert said(student, "onx").startswith("format: unknown 'onx'; did you mean 'onnx'?")
-    assert said(student, "onnx", "--steps", 4) == "steps: this student was distilled for 1 step(s), not 4"
-    assert said(teacher, "onnx", "--steps", 0) == "steps: must be at least 1, got 0"
-    assert said(teacher, "onnx").endswith("name it with --steps")
-    assert said(student, "onnx", out=tmp_path).startswith("out: ")
-    assert said(student, "diffusers", out=student / "config.json").startswith("out: ")
-    assert "cannot express a MLP" in said(student, "diffusers")
-    noisy = model("mlp_8x8", "v", times=[0.0, 0.5, 1.0])
-    noisy.sampler = "ancestral"
-    assert "this student's 2 add noise" in said(noisy.save(tmp_path / "noisy"), "onnx")
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("format", ["onnx", "diffusers"])
-def test_a_missing_package_for_an_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str) -> None:
-    monkeypatch.setitem(sys.modules, format, None)
-    student = model("unet_cifar10", "x0", times=[0.0, 1.0]).save(tmp_path / "student")
-    assert refusal("export", student, "--format", format, "--out", tmp_path / "out") == (
-        f"format: {format} needs {format}: pip install 'tract-ray[export]'"
-    )
-
-
-def test_a_missing_package_for_an_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "msgpack", None)
-    (tmp_path / "checkpoint_0").write_bytes(b"\x82flax")
-    assert refusal("import-teacher", tmp_path / "checkpoint_0", "--out", tmp_path / "out") == (
-        "teacher: flax checkpoints need msgpack: pip install 'tract-ray[import]'"
-    )
