@@ -36,7 +36,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "cluster": SEARCH,
     "sweep": (*RECORD, "cluster"),
     "benchmarks": SWEEP,
-    "cli": (*SWEEP, "benchmarks"),
+    "api": RUN,
+    "cli": (*SWEEP, "benchmarks", "api"),
 }
 # Each package that not every machine has, and the rooms that may name it.
 NAMED_BY: dict[str, tuple[str, ...]] = {

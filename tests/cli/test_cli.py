@@ -8,6 +8,7 @@ import pty
 import re
 import threading
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,14 @@ def test_listings(listing: str, keys: tuple[str, ...], known: dict[str, tuple[ob
         line = next(line for line in table.out.splitlines() if line.split()[:1] == [name])
         assert str(row.get("network", "")) in line
         assert "…" not in line
+
+
+def test_the_version() -> None:
+    assert tract_ray("--version") == Called(0, f"tract-ray {version('tract-ray')}\n", "")
+
+
+def test_completion_can_be_installed() -> None:
+    assert "--install-completion" in tract_ray("--help").out
 
 
 # --- before it begins ------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from tract_ray.distillation import MethodConfig, parse_time_schedule
 from tract_ray.networks import presets
 from tract_ray.search.study import Search
 from tract_ray.training import EvaluationConfig, RunConfig, TeacherConfig, load_model
+from tract_ray.training.paths import absolute, absolute_dataset
 from tract_ray.training.recipes import method_recipe, teacher_recipe
 
 FIXED = ("overall", "per-phase")
@@ -36,6 +37,9 @@ class Options:
 
     def __post_init__(self) -> None:
         choose("fixed", self.fixed, FIXED)
+        # Trials run in a folder of Ray's.
+        object.__setattr__(self, "dataset", absolute_dataset(self.dataset))
+        object.__setattr__(self, "teacher", absolute(self.teacher) if self.teacher else None)
         self.schedule()
 
     def length(self, phases: int) -> int:

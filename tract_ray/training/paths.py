@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from tract_ray.data.folder import FOLDER_PREFIX, parse_folder
+
 UPLOADED = "/runtime_resources/working_dir_files/"
 """Part of the path of Ray's copies of an uploaded folder."""
 
@@ -36,3 +38,16 @@ def project_folder() -> Path:
         return Path(named).expanduser().absolute()
     here = Path.cwd()
     return Path("~/tract-ray").expanduser() if UPLOADED in str(here) else here
+
+
+def absolute(path: str | Path) -> str:
+    """The path as every process finds it: workers of Ray run in a folder of their own."""
+    return str(Path(path).expanduser().absolute())
+
+
+def absolute_dataset(name: str) -> str:
+    """A data set's name, its folder made absolute: `folder:photos@32` -> `folder:/home/me/photos@32`."""
+    if not name.startswith(FOLDER_PREFIX):
+        return name
+    path, size = parse_folder(name)
+    return f"{FOLDER_PREFIX}{absolute(path)}@{size}"

@@ -1,0 +1,42 @@
+"""On which device a call computes, and what a person sees of it meanwhile."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO
+
+import torch
+
+from tract_ray.config import InputError, require
+from tract_ray.terminal import Progress
+from tract_ray.training import Worker, default_device
+
+Seen = Callable[[int, str | None], None]
+"""Told how many images were seen, and what to say beside that (None: what was said last)."""
+
+
+def worker_on(device: str | torch.device | None = None, threads: int = 0) -> Worker:
+    """One process on `device` (default: the GPU where there is one) with so many CPU `threads` (0: torch's choice)."""
+    if threads:
+        require(threads > 0, "threads", f"must be positive, got {threads}")
+        torch.set_num_threads(threads)
+    if device is None:
+        return Worker(device=default_device())
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device: {str(device)!r} does not work here ({str(error).splitlines()[0]})") from None
+    return Worker(device=chosen)
+
+
+@contextmanager
+def shown(title: str, total: int, progress: bool | IO[str]) -> Iterator[Seen]:
+    """Progress of `total` images, to the stream `progress` (True: stderr; False: nowhere)."""
+    if progress is False:
+        yield lambda seen, note: None
+        return
+    with Progress(title, total, sys.stderr if progress is True else progress) as line:
+        yield lambda seen, note: line.update(title, seen, note)

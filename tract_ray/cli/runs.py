@@ -1,0 +1,141 @@
+"""The commands that train: teacher and distill."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import tract_ray as tr
+from tract_ray.cli.arguments import (
+    AsJson,
+    DataRoot,
+    Dataset,
+    Device,
+    Network,
+    Samples,
+    Setting,
+    Storage,
+    Threads,
+    numbers,
+    progress,
+    settings,
+    show,
+)
+from tract_ray.config import config_hash
+
+app = typer.Typer()
+
+
+@app.command()
+def teacher(
+    dataset: Dataset = "digits",
+    network: Network = None,
+    samples: Samples = None,
+    batch: Annotated[int | None, typer.Option(help="Batch.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    ema: Annotated[float | None, typer.Option(help="Average of the weights, in [0, 1).")] = None,
+    conditional: Annotated[bool, typer.Option(help="Condition on the class labels.")] = False,
+    label_dropout: Annotated[float | None, typer.Option(help="Share of labels left out, for guidance.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Also write the model folder here.")] = None,
+    storage: Storage = None,
+    data_root: DataRoot = None,
+    device: Device = None,
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Train a teacher, or find the one that was trained with the same settings."""
+    model = tr.train_teacher(
+        dataset,
+        network=network,
+        samples=samples,
+        batch=batch,
+        lr=lr,
+        ema=ema,
+        conditional=conditional,
+        label_dropout=label_dropout,
+        seed=seed,
+        out=out,
+        storage=storage,
+        data_root=data_root,
+        device=device,
+        threads=threads,
+        progress=progress(as_json),
+    )
+    config = model.network.about["config"]
+    result = {
+        "teacher": str(model.folder),
+        "parameters": model.parameters,
+        "key": config_hash(config),
+        "config": config,
+    }
+    show(result, as_json, f"teacher: {model.folder}")
+
+
+@app.command()
+def distill(
+    dataset: Dataset = "digits",
+    method: Annotated[str, typer.Option(help="See `tract-ray methods`.")] = "tract",
+    teacher: Annotated[str | None, typer.Option(help="Model folder; default: train the data set's teacher.")] = None,
+    teacher_samples: Annotated[str | None, typer.Option(help="Training images of that default teacher.")] = None,
+    network: Network = None,
+    student: Annotated[str | None, typer.Option(help="Network preset of the student; default: the teacher's.")] = None,
+    student_from: Annotated[
+        str, typer.Option(help="Where it starts: teacher (what they share), random, or a model folder.")
+    ] = "teacher",
+    time_schedule: Annotated[str | None, typer.Option(help="Steps before and after each phase: 1024,32,1.")] = None,
+    samples: Samples = None,
+    batch: Annotated[int | None, typer.Option(help="Batch.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    mu_s: Annotated[float | None, typer.Option(help="Self-teacher average, in [0, 1).")] = None,
+    mu_i: Annotated[float | None, typer.Option(help="Inference average, in [0, 1); default: the heuristic.")] = None,
+    mu_i_bank: Annotated[str | None, typer.Option(help="Further mu_i to score: 0,0.9,0.99.")] = None,
+    pairs: Setting = None,
+    evaluation_samples: Annotated[int, typer.Option(help="Images that score the student.")] = 4000,
+    rung_samples: Annotated[int, typer.Option(help="Images that score it on the way, twice in each phase.")] = 1000,
+    features: Annotated[str, typer.Option(help="classifier, inception_clean or inception_legacy.")] = "",
+    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; the same one continues it.")] = None,
+    storage: Storage = None,
+    data_root: DataRoot = None,
+    device: Device = None,
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Distil a teacher into a student of few steps, score it, and write its model folder."""
+    own = {"mu_s": mu_s, "mu_i": mu_i, "mu_i_bank": numbers("mu_i_bank", mu_i_bank, float), **settings(pairs)}
+    model = tr.distill(
+        dataset,
+        method=method,
+        teacher=teacher,
+        teacher_samples=teacher_samples,
+        network=network,
+        student=student,
+        student_from=student_from,
+        time_schedule=time_schedule,
+        samples=samples,
+        batch=batch,
+        lr=lr,
+        evaluation_samples=evaluation_samples,
+        rung_samples=rung_samples,
+        features=features,
+        seed=seed,
+        out=out,
+        storage=storage,
+        data_root=data_root,
+        device=device,
+        threads=threads,
+        progress=progress(as_json),
+        settings=own,
+    )
+    result = model.result
+    assert result is not None
+    lines = [
+        f"student: {result.student}",
+        f"{result.metric} {result.distance:.3f} at {result.steps} step(s), mu_i {result.mu_i:.6g}",
+    ]
+    if len(result.distances) > 1:
+        lines += [f"  mu_i {mu:<10.6g} {d:9.3f}" for mu, d in sorted(result.distances.items())]
+    show(result.to_json(), as_json, "\n".join(lines))

@@ -1,0 +1,63 @@
+"""The commands that use a model: sample and evaluate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import tract_ray as tr
+from tract_ray.cli.arguments import Checkpoint, DataRoot, Device, Steps, Storage, Threads
+
+app = typer.Typer()
+
+
+@app.command()
+def sample(
+    checkpoint: Checkpoint,
+    out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("samples.png"),
+    count: Annotated[int, typer.Option(help="Number of images.")] = 64,
+    steps: Steps = None,
+    label: Annotated[int | None, typer.Option(help="Class of a conditional model; default: all in turn.")] = None,
+    columns: Annotated[int, typer.Option(help="Images in a row.")] = 8,
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    device: Device = None,
+    threads: Threads = 0,
+) -> None:
+    """Write a PNG grid of samples."""
+    model = tr.load_model(checkpoint, device=device, threads=threads)
+    picture = model.grid(count, columns=columns, steps=steps, labels=label, seed=seed)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(out)
+    print(f"{out}: {count} images, {steps or model.steps} network call(s) each")
+
+
+@app.command()
+def evaluate(
+    checkpoint: Checkpoint,
+    steps: Steps = None,
+    samples: Annotated[int, typer.Option(help="Number of images.")] = 4000,
+    features: Annotated[str, typer.Option(help="classifier, inception_clean or inception_legacy.")] = "",
+    dataset: Annotated[str | None, typer.Option(help="Data to compare with; default: what it was trained on.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    storage: Storage = None,
+    data_root: DataRoot = None,
+    device: Device = None,
+    threads: Threads = 0,
+) -> None:
+    """Score a model; the result is JSON."""
+    score = tr.evaluate(
+        checkpoint,
+        steps=steps,
+        samples=samples,
+        features=features,
+        dataset=dataset,
+        seed=seed,
+        storage=storage,
+        data_root=data_root,
+        device=device,
+        threads=threads,
+    )
+    print(json.dumps(score, indent=2))
