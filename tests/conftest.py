@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -20,6 +22,7 @@ os.environ.pop("RAY_ADDRESS", None)
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 os.environ.pop("TRACT_RAY_HOME", None)
 os.environ.pop("TRACT_RAY_CACHE", None)
+os.environ["TRACT_RAY_DATA_CACHE"] = tempfile.mkdtemp(prefix="tract-ray-decoded-")
 
 import pytest
 import torch
@@ -29,6 +32,11 @@ if TYPE_CHECKING:
 
 torch.set_num_threads(1)
 pytest_plugins = ["clusters"]
+
+
+def pytest_unconfigure() -> None:
+    """Remove the images that the tests decoded."""
+    shutil.rmtree(os.environ["TRACT_RAY_DATA_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -133,7 +133,10 @@ def test_a_damaged_picture_is_named(tmp_path: Path, damage: str) -> None:
     bad.write_bytes({"empty": b"", "text": b"hello"}.get(damage, bytes(content)))
     with pytest.raises(InputError) as caught:
         load_dataset(f"folder:{tmp_path}@8")
-    assert str(caught.value) == f"dataset: {bad} is not a readable image; remove or replace it"
+    assert (
+        str(caught.value)
+        == f"dataset: {bad} is not a readable image; remove or replace it, or leave it out with --skip-damaged"
+    )
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,6 @@ def test_the_registry_knows_it() -> None:
 
 def test_what_is_incomplete_is_said_in_one_line(tmp_path: Path) -> None:
     def refused(match: str) -> None:
-        load_dataset.cache_clear()
         with pytest.raises(InputError, match=f"^dataset: .*{match}") as caught:
             load_dataset("imagenet64", str(tmp_path))
         assert "\n" not in str(caught.value)

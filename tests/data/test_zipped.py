@@ -102,7 +102,9 @@ def test_a_damaged_picture_is_named_with_its_zip(tmp_path: Path, damage: str) ->
         path.write_bytes(raw)
     with pytest.raises(InputError) as caught:
         load_dataset(f"folder:{path}@8")
-    assert str(caught.value) == f"dataset: b.png in {path} is not a readable image; remove or replace it"
+    assert str(caught.value) == (
+        f"dataset: b.png in {path} is not a readable image; remove or replace it, or leave it out with --skip-damaged"
+    )
 
 
 def test_a_folder_may_be_called_like_a_zip(tmp_path: Path) -> None:

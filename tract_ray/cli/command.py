@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tract_ray import __version__
-from tract_ray.cli import lists, models, reconstruct, runs, sampling
+from tract_ray.cli import data, lists, models, reconstruct, runs, sampling
 from tract_ray.terminal import run_app
 
 app = typer.Typer(
@@ -33,7 +33,7 @@ def options(
     """Options of the command itself."""
 
 
-for group in (runs, sampling, models, reconstruct, lists):
+for group in (runs, sampling, models, reconstruct, data, lists):
     app.add_typer(group.app)
 
 

@@ -1,4 +1,4 @@
-"""The commands that say what there is: networks, datasets and methods."""
+"""The commands that say what there is: networks and methods."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import torch
 import typer
 
 from tract_ray.config import InputError
-from tract_ray.data import datasets
 from tract_ray.distillation import methods
 from tract_ray.networks import build_network, count_parameters, presets
 from tract_ray.terminal import make_console, print_table
@@ -41,34 +40,7 @@ def networks(as_json: AsJson = False) -> None:
                 "note": preset.note,
             }
         )
-    _list("networks", rows, as_json)
-
-
-@app.command(name="datasets")
-def list_datasets(as_json: AsJson = False) -> None:
-    """List the data sets."""
-    rows = [
-        {
-            "name": i.name,
-            "shape": list(i.shape),
-            "images": i.size,
-            "classes": i.num_classes,
-            "network": i.network,
-            "note": i.note,
-        }
-        for i in datasets.values()
-    ]
-    rows.append(
-        {
-            "name": "folder:PATH@SIZE",
-            "shape": [3, "SIZE", "SIZE"],
-            "images": 0,
-            "classes": 0,
-            "network": "",
-            "note": "image files, or a zip in EDM's layout",
-        }
-    )
-    _list("data sets", rows, as_json)
+    show_rows("networks", rows, as_json)
 
 
 @app.command(name="methods")
@@ -78,10 +50,11 @@ def list_methods(as_json: AsJson = False) -> None:
         {"name": name, "paper": method.paper, "what": (method.__doc__ or "").strip().splitlines()[0]}
         for name, method in methods.items()
     ]
-    _list("methods", rows, as_json)
+    show_rows("methods", rows, as_json)
 
 
-def _list(title: str, rows: list[dict[str, Any]], as_json: bool) -> None:
+def show_rows(title: str, rows: list[dict[str, Any]], as_json: bool) -> None:
+    """Rows as JSON, or as a table: of lines to grep where nobody watches."""
     if as_json:
         print(json.dumps(rows, indent=2))
         return

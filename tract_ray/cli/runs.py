@@ -16,6 +16,7 @@ from tract_ray.cli.arguments import (
     Network,
     Samples,
     Setting,
+    SkipDamaged,
     Storage,
     Threads,
     numbers,
@@ -24,6 +25,7 @@ from tract_ray.cli.arguments import (
     show,
 )
 from tract_ray.config import config_hash
+from tract_ray.data.on_disk import with_options
 
 app = typer.Typer()
 
@@ -42,13 +44,14 @@ def teacher(
     out: Annotated[Path | None, typer.Option(help="Also write the model folder here.")] = None,
     storage: Storage = None,
     data_root: DataRoot = None,
+    skip_damaged: SkipDamaged = False,
     device: Device = None,
     threads: Threads = 0,
     as_json: AsJson = False,
 ) -> None:
     """Train a teacher, or find the one that was trained with the same settings."""
     model = tr.train_teacher(
-        dataset,
+        with_options(dataset, skip_damaged),
         network=network,
         samples=samples,
         batch=batch,
@@ -100,6 +103,7 @@ def distill(
     out: Annotated[Path | None, typer.Option(help="Folder of the run; the same one continues it.")] = None,
     storage: Storage = None,
     data_root: DataRoot = None,
+    skip_damaged: SkipDamaged = False,
     device: Device = None,
     threads: Threads = 0,
     as_json: AsJson = False,
@@ -107,7 +111,7 @@ def distill(
     """Distil a teacher into a student of few steps, score it, and write its model folder."""
     own = {"mu_s": mu_s, "mu_i": mu_i, "mu_i_bank": numbers("mu_i_bank", mu_i_bank, float), **settings(pairs)}
     model = tr.distill(
-        dataset,
+        with_options(dataset, skip_damaged),
         method=method,
         teacher=teacher,
         teacher_samples=teacher_samples,

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from tract_ray.data.fingerprint import content_hash, fingerprint, remember_content
+
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images `(N, C, H, W)` as uint8, labels `(N,)` as int64; on any device.
+    """Images `(N, C, H, W)` as uint8, labels `(N,)` as int64; on any device, or mapped from a file.
 
-    `flip` says that mirrored images belong to the same distribution (photographs, not digits).
+    `flip` says that mirrored images belong to the same distribution (photographs, not digits). `skipped` counts what
+    was left out, by reason.
     """
 
     name: str
@@ -20,6 +24,7 @@ class Dataset:
     labels: Tensor
     num_classes: int
     flip: bool = False
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.images.shape[0]
@@ -30,9 +35,17 @@ class Dataset:
         _, channels, height, width = self.images.shape
         return channels, height, width
 
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of the decoded images, their order and their labels; the name is no part of it."""
+        return fingerprint(self.images, self.labels, self.num_classes, self.flip)
+
     def to(self, device: torch.device | str) -> Dataset:
         """The same data on `device`: uint8 is small enough to live beside the networks."""
-        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+        images = self.images.to(device)
+        if images is not self.images and hasattr(self.images, "_content"):
+            remember_content(images, content_hash(self.images))
+        return replace(self, images=images, labels=self.labels.to(device))
 
     def batch(self, indices: Tensor, mirror: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Images in [-1, 1], float32, and their labels. `mirror` `(B,)` flips where it is true."""

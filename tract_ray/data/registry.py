@@ -11,13 +11,16 @@ from tract_ray.config import InputError, choose, require
 from tract_ray.data.cifar10 import load_cifar10
 from tract_ray.data.dataset import Dataset
 from tract_ray.data.digits import load_digits_8, load_digits_16
-from tract_ray.data.folder import FOLDER_PREFIX, count_classes, load_folder, parse_folder
-from tract_ray.data.imagenet64 import load_imagenet64
+from tract_ray.data.imagenet64 import find_imagenet64, load_imagenet64
+from tract_ray.data.on_disk import FOLDER_PREFIX, Pictures, scan
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a data set before it is loaded. `size` is its number of images, 0 where only a look tells."""
+    """What is known of a data set before it is loaded. `size` is its number of images, 0 where only a look tells.
+
+    `stamp` is of the files as they are now: another one means that they must be read again.
+    """
 
     name: str
     shape: tuple[int, int, int]
@@ -27,6 +30,7 @@ class DatasetInfo:
     features: str
     note: str
     load: Callable[[Path | None], Dataset]
+    stamp: Callable[[Path | None], str] = lambda root: ""
 
 
 datasets: dict[str, DatasetInfo] = {
@@ -57,6 +61,7 @@ datasets: dict[str, DatasetInfo] = {
             "inception",
             "ImageNet's training images, folder or zip",
             load_imagenet64,
+            lambda root: scan(find_imagenet64(root)).stamp,
         ),
     )
 }
@@ -65,9 +70,18 @@ datasets: dict[str, DatasetInfo] = {
 def dataset_info(name: str) -> DatasetInfo:
     """What is known of the data set `name`; a folder or zip (`folder:PATH@SIZE`) is described without its images."""
     if name.startswith(FOLDER_PREFIX):
-        path, size = parse_folder(name)
-        classes = count_classes(path)
-        return DatasetInfo(name, (3, size, size), classes, 0, "", "inception", "images on disk", load_folder(name))
+        found = Pictures.parse(name)
+        return DatasetInfo(
+            name,
+            (3, found.size, found.size),
+            found.classes,
+            0,
+            "",
+            "inception",
+            "images on disk",
+            lambda root: found.load(name),
+            lambda root: found.source().stamp,
+        )
     try:
         return datasets[choose("dataset", name, datasets)]
     except InputError as error:
@@ -77,14 +91,25 @@ def dataset_info(name: str) -> DatasetInfo:
 def check_dataset(name: str) -> None:
     """Raise `InputError` where the folder or zip that `folder:PATH@SIZE` names is not there."""
     if name.startswith(FOLDER_PREFIX):
-        path, _ = parse_folder(name)
+        path = Pictures.parse(name).path
         require(path.exists(), "dataset", f"{path} does not exist")
 
 
-@lru_cache(maxsize=2)
 def load_dataset(name: str, root: str | None = None) -> Dataset:
-    """The data set `name` in memory. `root` is where downloaded sets live (default `~/.cache/tract-ray/data`).
+    """The data set `name`, in memory or mapped. `root` is where downloaded sets live (`~/.cache/tract-ray/data`).
 
-    Raises `InputError` when the name is unknown, or when the data is neither on disk nor reachable.
+    Files that have changed are read again. Raises `InputError` when the name is unknown, or when the data is neither
+    on disk nor reachable.
     """
-    return dataset_info(name).load(Path(root).expanduser() if root else None)
+    place = Path(root).expanduser() if root else None
+    return _loaded(name, place, dataset_info(name).stamp(place))
+
+
+@lru_cache(maxsize=4)
+def _loaded(name: str, root: Path | None, stamp: str) -> Dataset:
+    return dataset_info(name).load(root)
+
+
+def dataset_fingerprint(name: str, root: str | None = None) -> str:
+    """`Dataset.fingerprint` of the data set `name`, whose images are decoded if they have never been."""
+    return load_dataset(name, root).fingerprint

@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 from io import BytesIO
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from threading import Lock
 from zipfile import BadZipFile, ZipFile
 
-import torch
-
 from tract_ray.config import InputError, require
-from tract_ray.data.dataset import Dataset
-from tract_ray.data.pictures import SUFFIXES, decode
+from tract_ray.data.source import Source, is_picture, require_pictures, suffixes
 
 LABELS = "dataset.json"
 
@@ -44,30 +41,41 @@ def _labels(path: Path, archive: ZipFile) -> dict[str, int]:
     return labels
 
 
-@lru_cache(maxsize=8)
 def zip_classes(path: Path) -> int:
     """The number of classes, at least 1. Raises `InputError` for a file that is not such a zip."""
+    require(path.is_file(), "dataset", f"{path} does not exist")
+    return _zip_classes(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _zip_classes(path: Path, modified: int) -> int:
     with _open(path) as archive:
         return max(_labels(path, archive).values(), default=0) + 1
 
 
-def load_zip(path: Path, size: int, dataset: str) -> Dataset:
-    """All images of the archive, `(N, 3, size, size)`, sorted by name as EDM sorts them.
+def scan_zip(path: Path, labelled: bool = True) -> Source:
+    """All images of the archive, sorted by name as EDM sorts them. Without labels all are of class 0."""
+    archive, known = _open(path), suffixes()
+    inside = [n for n in archive.namelist() if not n.endswith("/") and n != LABELS]
+    names = sorted(n for n in inside if is_picture(n, known))
+    skipped = [(n, "not an image") for n in inside if not is_picture(n, known)]
+    require_pictures(path, names, skipped)
+    labels = _labels(path, archive) if labelled else {}
+    missing = next((n for n in names if n not in labels), None) if labels else None
+    require(missing is None, "dataset", f"{path} has no label for {missing}")
+    lock = Lock()
 
-    Images of another size are cropped and reduced like those of a folder. Without labels all are of class 0.
-    """
-    with _open(path) as archive:
-        names = sorted(n for n in archive.namelist() if PurePosixPath(n).suffix.lower() in SUFFIXES)
-        require(bool(names), "dataset", f"{path} holds no image ({', '.join(sorted(SUFFIXES))})")
-        labels = _labels(path, archive)
-        missing = next((n for n in names if n not in labels), None) if labels else None
-        require(missing is None, "dataset", f"{path} has no label for {missing}")
-        lock = Lock()
+    def read(index: int) -> BytesIO:
+        with lock:  # a ZipFile counts its open members without one
+            return BytesIO(archive.read(names[index]))
 
-        def source(name: str) -> BytesIO:
-            with lock:  # a ZipFile counts its open members without one
-                return BytesIO(archive.read(name))
-
-        images = decode(names, size, source, inside=f" in {path}")
-    numbers = torch.tensor([labels.get(n, 0) for n in names], dtype=torch.int64)
-    return Dataset(dataset, images, numbers, num_classes=max(labels.values(), default=0) + 1, flip=True)
+    return Source(
+        path=path,
+        names=names,
+        labels=[labels.get(n, 0) for n in names],
+        num_classes=max(labels.values(), default=0) + 1,
+        read=read,
+        files=[path],
+        skipped=skipped,
+        inside=f" in {path}",
+    )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tract_ray.config import InputError, choose
 from tract_ray.data import Dataset, datasets
-from tract_ray.data.folder import FOLDER_PREFIX, parse_folder
+from tract_ray.data.on_disk import FOLDER_PREFIX, parse_folder
 from tract_ray.evaluation.classifier import SmallClassifier, trained_classifier
 
 INCEPTION_FILE = "inception-2015-12-05.pt"
