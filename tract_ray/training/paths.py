@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from tract_ray.data.folder import FOLDER_PREFIX, parse_folder
+from tract_ray.data.on_disk import FOLDER_PREFIX, parse_folder
 
 UPLOADED = "/runtime_resources/working_dir_files/"
 """Part of the path of Ray's copies of an uploaded folder."""
@@ -49,5 +49,5 @@ def absolute_dataset(name: str) -> str:
     """A data set's name, its folder made absolute: `folder:photos@32` -> `folder:/home/me/photos@32`."""
     if not name.startswith(FOLDER_PREFIX):
         return name
-    path, size = parse_folder(name)
-    return f"{FOLDER_PREFIX}{absolute(path)}@{size}"
+    path, options = parse_folder(name)[0], name.rpartition("@")[2]
+    return f"{FOLDER_PREFIX}{absolute(path)}@{options}"
