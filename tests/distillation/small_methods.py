@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -32,6 +33,28 @@ def small_config(kind: str, steps: int = 6, batch: int = 8, **changes: Any) -> M
     return methods[kind].config_type(
         **{"samples": steps * batch, "batch": batch, "lr": 1e-3, **SMALL.get(kind, {}), **changes}
     )
+
+
+def other_settings(kind: str) -> dict[str, Any]:
+    """Every setting of how steps are taken, away from its default; those that a method has."""
+    changes = {
+        "loss_reduction": "sum",
+        "clip_norm": "none",
+        "replace_nonfinite": True,
+        "adam_betas": (0.8, 0.95),
+        "adam_eps": 1e-6,
+        "weight_decay": 0.1,
+        "warmup": 2,
+        "student_init": "continue",
+        "keep_optimizer": True,
+        "keep_averages": True,
+        "clip_x0": "all",
+        "boundary": "after",
+        "mu_i": 0.75,
+        "mu_i_last": 0.5,
+    }
+    own = {field.name for field in fields(methods[kind].config_type)}
+    return {name: value for name, value in changes.items() if name in own}
 
 
 def small_network(num_classes: int = 0, seed: int = 0, **options: Any) -> nn.Module:

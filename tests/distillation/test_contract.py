@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from perfect_students import gaussian_teacher, perfect
-from small_methods import SMALL, build, make_batch, perturbed, small_config, small_network, view
+from small_methods import SMALL, build, make_batch, other_settings, perturbed, small_config, small_network, view
 from torch import nn
 
 from tract_ray.config import InputError, from_dict, to_dict
@@ -92,8 +92,9 @@ def test_a_perfect_student_has_zero_loss(kind: str, phase: int) -> None:
     assert float(loss.detach().abs().max()) < 1e-12
 
 
-def test_a_checkpoint_restores_it_exactly(kind: str, digits: Dataset, tmp_path: Path) -> None:
-    config = small_config(kind)
+@pytest.mark.parametrize("settings", ["default", "other"])
+def test_a_checkpoint_restores_it_exactly(kind: str, settings: str, digits: Dataset, tmp_path: Path) -> None:
+    config = small_config(kind, **other_settings(kind) if settings == "other" else {})
 
     class Killed(Exception):
         pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -72,11 +73,18 @@ def test_progressive_halves() -> None:
 
 
 def test_updates_per_phase_set_the_samples() -> None:
-    config = ProgressiveConfig(start_steps=8, updates_per_phase=100, batch=16)
+    config = ProgressiveConfig(start_steps=8, updates_per_phase=(100,), batch=16)
     assert config.samples == 3 * 100 * 16
     assert [p.steps for p in config.phases()] == [100, 100, 100]
-    with pytest.raises(InputError, match="updates_per_phase: means 4800 samples, not 999"):
-        ProgressiveConfig(start_steps=8, updates_per_phase=100, batch=16, samples=999)
+    assert config == ProgressiveConfig(start_steps=8, updates_per_phase=100, batch=16)  # type: ignore[arg-type]
+    again = replace(config, lr=1e-3, samples=480)
+    assert [p.steps for p in again.phases()] == [10, 10, 10]
+    longer = replace(again, updates_per_phase=(5, 10, 20))
+    assert [p.steps for p in longer.phases()] == [5, 10, 20]
+    assert [p.steps for p in replace(longer, samples=16 * 70).phases()] == [10, 20, 40]
+    assert [p.steps for p in replace(longer, start_steps=16, updates_per_phase=(5, 20)).phases()] == [5, 5, 5, 20]
+    with pytest.raises(InputError, match="updates_per_phase: there are only 3 phases"):
+        ProgressiveConfig(start_steps=8, updates_per_phase=(1, 2, 3, 4))
 
 
 @pytest.mark.parametrize("steps", [{"start_steps": 1000}, {"end_steps": 3}, {"start_steps": 4, "end_steps": 4}])

@@ -193,7 +193,7 @@ def test_what_is_refused() -> None:
 def trained(kind: str, digits: Dataset, folder: Path, steps: int, bank: Sequence[float], times: int) -> Distillation:
     config = small_config(kind, steps, 16, mu_i_bank=tuple(bank), mu_i_snapshots=times)
     method = build(kind, config)
-    method.keep_averages(folder / "averages")
+    method.store_averages(folder / "averages")
     train(method, digits, seed=0, key="", folder=folder)
     assert isinstance(method, Distillation)
     return method
@@ -243,7 +243,7 @@ def test_an_interrupted_run_stores_the_same(digits: Dataset, tmp_path: Path) -> 
 
     def run(name: str, killed_at: int | None = None) -> dict[str, bytes]:
         method = build("tract", small_config("tract", 20, mu_i_snapshots=3), dropout=0.1)
-        method.keep_averages(tmp_path / name / "averages")
+        method.store_averages(tmp_path / name / "averages")
 
         def on_mark(step: int, record: object) -> None:
             if step == killed_at:

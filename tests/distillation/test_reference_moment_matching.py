@@ -117,7 +117,7 @@ def test_moment_matching_instant() -> None:
     agree(loss, [float(nu[i] @ (scale * partners[i])) for i in range(B)])
 
     def factor(i: int) -> Image:
-        """Minus 2 w / pixels times the derivative of g along the scaled partner, by central differences."""
+        """Minus 4 w / pixels times the derivative of g along the scaled partner: both factors move."""
         x_s, s = made[i][3], made[i][4]
         direction, size = scale * partners[i], 1e-6
         original = torch.nn.utils.parameters_to_vector(teacher.parameters())
@@ -127,6 +127,6 @@ def test_moment_matching_instant() -> None:
             values.append(process.x0(teacher, x_s, s))
         torch.nn.utils.vector_to_parameters(original, teacher.parameters())
         weight = max(snr(process, s), 1.0)
-        return each(lambda p, q: -2 * weight * (p - q) / (2 * size) / 64, *values)
+        return each(lambda p, q: -4 * weight * (p - q) / (2 * size) / 64, *values)
 
     check_generator_gradient(loss, student, made, factor, tolerance=1e-4)

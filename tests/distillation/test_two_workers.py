@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
-from small_methods import small_config, small_network, view
+from small_methods import other_settings, small_config, small_network, view
 from torch import Tensor
 
 from tract_ray.data import Dataset, load_dataset
@@ -18,9 +18,9 @@ from tract_ray.training import Worker, train
 
 
 def conditional(kind: str) -> Method:
-    """A method with labels and float64 networks: what differs beyond rounding shows."""
+    """A method with labels, every setting changed and float64 networks: what differs beyond rounding shows."""
     teacher, student = (small_network(10, seed).double() for seed in (0, 1))
-    return methods[kind](small_config(kind), view(kind, teacher), student)
+    return methods[kind](small_config(kind, **other_settings(kind)), view(kind, teacher), student)
 
 
 def trained(kind: str, digits: Dataset, folder: Path, worker: Worker) -> dict[str, Tensor]:

@@ -11,6 +11,10 @@ from tract_ray.distillation import DenoisingConfig, TractConfig
 from tract_ray.training import EvaluationConfig, NetworkConfig, Paths, RunConfig, TeacherConfig
 
 
+class Killed(BaseException):
+    """Not an `Exception`: nothing in the package may catch it."""
+
+
 def tiny_run(**changes: Any) -> RunConfig:
     """Two phases of 30 steps, 16 images each, scored twice in each; a bank of two in the second."""
     teacher = TeacherConfig(

@@ -12,33 +12,12 @@ from typing import Any
 
 import pytest
 import torch
-from runs import content_of, paths_at, tiny_run
+from runs import Killed, content_of, paths_at, tiny_run
 from safetensors.torch import load_file
 
 from tract_ray.config import InputError, to_dict
 from tract_ray.training import Model, NetworkConfig, Paths, RunConfig, loop, run_distillation, train_teacher
 from tract_ray.training.teacher import teacher_folder
-
-
-class Killed(BaseException):
-    """Not an `Exception`: nothing in the package may catch it."""
-
-
-@pytest.fixture
-def kill_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Die when optimiser step number `step` (from 0) is about to begin; once."""
-    original = loop.make_batch
-
-    def arrange(step: int) -> None:
-        def make_batch(method: Any, dataset: Any, seed: int, now: int, worker: Any) -> Any:
-            if now == step:
-                monkeypatch.setattr(loop, "make_batch", original)
-                raise Killed
-            return original(method, dataset, seed, now, worker)
-
-        monkeypatch.setattr(loop, "make_batch", make_batch)
-
-    return arrange
 
 
 @pytest.fixture(scope="module")

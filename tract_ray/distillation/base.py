@@ -30,6 +30,12 @@ class DistillationConfig(MethodConfig):
     stores averages at so many steps of the last phase, from which any other mu_i is made afterwards
     (`reconstruction.py`); it carries three further averages. `guidance` is the teacher's classifier-free guidance, 1
     for none.
+
+    What a phase after the first begins with, beside its new teacher: `student_init` "teacher" restarts the student from
+    that teacher, "continue" lets it go on; `keep_optimizer` keeps Adam's moments, `keep_averages` the self-teacher and
+    the inference averages. TRACT's code keeps all three; its paper speaks of a student that starts from the teacher
+    (section 3). BTD's paper and code keep none. A kept average of another mu than any before goes on from the phase's
+    own one.
     """
 
     mu_i: float | None = None
@@ -39,6 +45,9 @@ class DistillationConfig(MethodConfig):
     mu_i_bank_phases: str = "last"
     mu_i_snapshots: int = 0
     guidance: float = 1.0
+    student_init: str = "teacher"
+    keep_optimizer: bool = False
+    keep_averages: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,12 +60,30 @@ class DistillationConfig(MethodConfig):
         require(0 < self.mu_i_residual < 1, "mu_i_residual", f"must be in (0, 1), got {self.mu_i_residual}")
         choose("mu_i_bank_phases", self.mu_i_bank_phases, ("last", "all"))
         require(self.guidance >= 0, "guidance", f"must not be negative, got {self.guidance}")
+        choose("student_init", self.student_init, ("teacher", "continue"))
+
+    def check_averages(self) -> None:
+        """Refuse snapshots of kept averages; subclasses call it when their phases can be laid out."""
+        require(
+            not (self.mu_i_snapshots and self.keep_averages and len(self.phases()) > 1),
+            "mu_i_snapshots",
+            "cannot be had with keep_averages: what the last phase stores says nothing of the phases before",
+        )
+
+    @property
+    def carries_on(self) -> bool:
+        """Whether a phase begins with more than the inference average of the one before."""
+        return self.student_init == "continue" or self.keep_optimizer or self.keep_averages
 
     def inference_mu(self, phase: Phase) -> float:
         """mu_i of `phase`: the given value, or the heuristic."""
         if self.mu_i_last is not None and self.is_last(phase):
             return self.mu_i_last
-        return self.mu_i if self.mu_i is not None else heuristic_mu(self.mu_i_residual, phase.steps)
+        return self.mu_i if self.mu_i is not None else heuristic_mu(self.mu_i_residual, self.updates_of(phase))
+
+    def updates_of(self, phase: Phase) -> float:
+        """The length of `phase` that the heuristic goes by."""
+        return phase.steps
 
     def carried_mus(self, phase: Phase) -> list[float]:
         """Mu of every inference average that `phase` carries."""
@@ -72,7 +99,6 @@ class Distillation(Method):
     """
 
     config: DistillationConfig
-    student_restarts: bool = True  # every phase starts from the new teacher's weights
     layout: ClassVar[tuple[str, ...]] = ()  # settings that say nothing but where phases begin and end
 
     @classmethod
@@ -83,6 +109,8 @@ class Distillation(Method):
         spans = {name: getattr(phase, name) for name in ("start", "steps", "teacher_steps", "student_steps")}
         snapshots = config.mu_i_snapshots if config.is_last(phase) else 0
         carried = {"mu": config.carried_mus(phase), "snapshots": snapshots}
+        if config.carries_on:
+            place["last"] = config.is_last(phase)  # the last phase stores less than what another would go on from
         return {"method": own, "phase": place | spans, "steps": [start, end], "averages": carried}
 
     @classmethod
@@ -106,14 +134,20 @@ class Distillation(Method):
         return GuidedDenoiser(teacher, self.config.guidance)
 
     def start_phase(self, phase: Phase) -> None:
-        weights = None
-        if phase.index > 0:
-            weights = self.inference[self.config.inference_mu(self.phases[phase.index - 1])].network.state_dict()
-            if self.student_restarts:
-                self.student.module.load_state_dict(weights)
+        if phase.index == 0:
+            return self.set_phase(phase)
+        before, own = self.averages(), _inference(self.config.inference_mu(self.phases[phase.index - 1]))
+        weights = before[own].network.state_dict()
+        if self.config.student_init == "teacher":
+            self.student.module.load_state_dict(weights)
         self.set_phase(phase)
-        if weights is not None:
-            self.teacher.network.load_state_dict(weights)
+        self.teacher.network.load_state_dict(weights)
+        if self.config.keep_averages:
+            for name, average in self.averages().items():
+                average.go_on_from(before.get(name, before[own]))
+
+    def optimizers_go_on(self, phase: Phase) -> bool:
+        return self.config.keep_optimizer and phase.index > 0
 
     def set_phase(self, phase: Phase) -> None:
         self.phase = phase
@@ -148,7 +182,7 @@ class Distillation(Method):
         if self.recorder and self.average_folder:
             self.recorder.store(self.student.module, self.average_folder)
 
-    def keep_averages(self, folder: Path) -> None:
+    def store_averages(self, folder: Path) -> None:
         self.average_folder = AverageFolder(folder)
 
     def candidates(self) -> dict[float, nn.Module]:
@@ -166,8 +200,11 @@ class Distillation(Method):
         return {"teacher": self.teacher.network, "student": self.student.module, **averages}
 
     def kept(self) -> set[str]:
-        continues = not self.student_restarts and not self.config.is_last(self.phase)
-        return {_inference(mu) for mu in self.inference} | ({"student"} if continues else set())
+        kept = {_inference(mu) for mu in self.inference}
+        if self.config.is_last(self.phase):
+            return kept
+        kept |= {"student"} if self.config.student_init == "continue" else set()
+        return kept | (set(self.averages()) if self.config.keep_averages else set())
 
     def counters(self) -> dict[str, int]:
         return {name: average.updates for name, average in self.averages().items()}

@@ -36,7 +36,13 @@ class EMA:
         self.updates = 0
         self.network.load_state_dict(network.state_dict())
 
+    @torch.no_grad()
+    def go_on_from(self, other: EMA) -> None:
+        """Take over what another average, whatever its mu, has become: its weights and its number of updates."""
+        self.updates = other.updates
+        self.network.load_state_dict(other.network.state_dict())
 
-def heuristic_mu(residual: float, steps: int) -> float:
+
+def heuristic_mu(residual: float, steps: float) -> float:
     """`residual^(1/steps)`: the mu with which the first of `steps` updates keeps the weight `residual` (TRACT, 4.1)."""
     return float(residual ** (1 / max(steps, 1)))

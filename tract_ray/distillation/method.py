@@ -25,13 +25,30 @@ from tract_ray.distillation.phases import Phase
 
 @dataclass(frozen=True, kw_only=True)
 class MethodConfig:
-    """What every method is told. Lengths count training images ("samples"), the clock of the whole platform."""
+    """What every method is told. Lengths count training images ("samples"), the clock of the whole platform.
+
+    `loss_reduction` is over the pixels of an image; over the batch it is always the mean. It sets the scale on which
+    gradients are clipped and Adam's eps acts: TRACT's code for VP teachers takes the `sum`, whose gradient's norm (a
+    hundred or so) the clipping at 1 cuts at every step, which makes normalised updates of them; EDM's code sums too but
+    does not clip; TRACT's code for EDM teachers and BTD's take the `mean`. Losses are recorded as means either way.
+    `clip_norm` is 1 in TRACT (VP), BTD and moment matching; None (or "none") does not clip, as both EDM codes, which
+    instead replace NaN by 0 and infinities by 1e5 in the gradients: `replace_nonfinite`.
+    `adam_betas` and `adam_eps` are torch's defaults in all codes but moment matching's (0, 0.99 and 1e-12).
+    `weight_decay` is decoupled (AdamW's): 1e-3 in BTD's teacher of CIFAR-10, else 0. The learning rate rises over the
+    first `warmup` optimiser steps of the run: 1,000 for BTD's teachers and moment matching, 10M images for EDM's.
+    """
 
     samples: int = 96 << 20
     batch: int = 256
     lr: float = 2e-4
     lr_decay: str = "constant"  # or "linear": to zero at the end of each phase
-    clip_norm: float = 1.0
+    warmup: int = 0
+    loss_reduction: str = "mean"
+    clip_norm: float | None = 1.0
+    replace_nonfinite: bool = False
+    adam_betas: tuple[float, ...] = (0.9, 0.999)
+    adam_eps: float = 1e-8
+    weight_decay: float = 0.0
     weighting: str = "truncated_snr"
 
     kind: ClassVar[str] = ""
@@ -41,7 +58,16 @@ class MethodConfig:
         require(self.samples >= self.batch, "samples", f"{self.samples} is less than one batch of {self.batch}")
         require(self.lr > 0, "lr", f"must be positive, got {self.lr}")
         choose("lr_decay", self.lr_decay, ("constant", "linear"))
-        require(self.clip_norm > 0, "clip_norm", f"must be positive, got {self.clip_norm}")
+        require(self.warmup >= 0, "warmup", f"must not be negative, got {self.warmup}")
+        choose("loss_reduction", self.loss_reduction, ("mean", "sum"))
+        if str(self.clip_norm).lower() == "none":
+            object.__setattr__(self, "clip_norm", None)
+        number = isinstance(self.clip_norm, int | float) and self.clip_norm > 0
+        require(number or self.clip_norm is None, "clip_norm", f"must be positive or none, got {self.clip_norm}")
+        betas = tuple(self.adam_betas)
+        require(len(betas) == 2 and all(0 <= b < 1 for b in betas), "adam_betas", f"must be two of [0, 1), got {betas}")
+        require(self.adam_eps > 0, "adam_eps", f"must be positive, got {self.adam_eps}")
+        require(self.weight_decay >= 0, "weight_decay", f"must not be negative, got {self.weight_decay}")
         choose("weighting", self.weighting, weightings)
 
     def part_ends(self) -> tuple[int, ...]:
@@ -115,8 +141,12 @@ class Method(ABC):
             module.to(device)
 
     def start_phase(self, phase: Phase) -> None:
-        """What changes when `phase` begins, then `set_phase`. The loop makes fresh optimisers afterwards."""
+        """What changes when `phase` begins, then `set_phase`. The loop makes fresh optimisers unless they go on."""
         self.set_phase(phase)
+
+    def optimizers_go_on(self, phase: Phase) -> bool:
+        """Whether `phase` begins with the optimisers' moments of the phase before it."""
+        return False
 
     def set_phase(self, phase: Phase) -> None:
         """Hold the networks that `phase` holds, whatever their weights: a checkpoint is restored into them."""
@@ -133,20 +163,26 @@ class Method(ABC):
     def after_step(self, batch: Batch) -> None:  # noqa: B027 (a method without averages is fine)
         """Called after the optimiser: averages are taken here."""
 
-    def keep_averages(self, folder: Path) -> None:  # noqa: B027
+    def store_averages(self, folder: Path) -> None:  # noqa: B027
         """Write to `folder` what a method stores on its way beside checkpoints; only the leading worker calls this."""
 
     def optimizer(self, name: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        """A fresh optimiser for `trained[name]` at the start of a phase."""
-        return torch.optim.Adam(parameters, lr=self.config.lr, fused=True)
+        """A fresh optimiser for `trained[name]`: Adam, with decoupled weight decay."""
+        c = self.config
+        betas = (c.adam_betas[0], c.adam_betas[1])
+        return torch.optim.AdamW(
+            parameters, lr=c.lr, betas=betas, eps=c.adam_eps, weight_decay=c.weight_decay, fused=True
+        )
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of optimiser step `step` of the current phase."""
         return float(self.config.lr * self.decay(step))
 
     def decay(self, step: int) -> float:
-        """The share of the learning rate that `lr_decay` leaves at optimiser step `step` of the current phase."""
-        return 1 - step / self.phase.steps if self.config.lr_decay == "linear" else 1.0
+        """The share of the learning rate that `warmup` and `lr_decay` leave at step `step` of the current phase."""
+        warmup = self.config.warmup
+        risen = min(1.0, (self.phase.start + step + 1) / warmup) if warmup else 1.0
+        return risen * (1 - step / self.phase.steps if self.config.lr_decay == "linear" else 1.0)
 
     @abstractmethod
     def candidates(self) -> dict[float, nn.Module]:

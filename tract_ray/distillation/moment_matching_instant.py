@@ -97,8 +97,10 @@ class InstantMomentMatching(GeneratorDistillation):
         seen, slope_even = self._directional(inputs, self.preconditioner(gradients[1]))
         _, slope_odd = self._directional(inputs, self.preconditioner(gradients[0]))
         slope = torch.where(even[:, None, None, None], slope_even, slope_odd)
-        # Each sample's nu' (Lambda nu_partner); the gradient reaches the generator through x0 alone.
-        return made.weight * (-2 * (made.x0 - seen) * slope).flatten(1).mean(1)
+        # Each sample's nu' (Lambda nu_partner); the gradient reaches the generator through x0 alone. Both factors
+        # depend on it: through a sample's own nu and, by symmetry as much, where it is its partners' partner.
+        x0 = 2 * made.x0 - x0
+        return made.weight * (-2 * (x0 - seen) * slope).flatten(1).mean(1)
 
     def teacher_gradients(
         self, x0: Tensor, inputs: tuple[Tensor, Tensor, Tensor | None], weight: Tensor, parts: Sequence[Tensor]

@@ -17,18 +17,19 @@ from tract_ray.distillation.phases import Phase, lay_out_phases
 
 @dataclass(frozen=True, kw_only=True)
 class ProgressiveConfig(DistillationConfig):
-    """BTD's settings: from `start_steps` to `end_steps` by halving; defaults are the paper's for CIFAR-10.
+    """BTD's settings: from `start_steps` to `end_steps` by halving.
 
-    `samples` are shared by the phases, equally or by `phase_shares`; `updates_per_phase`, where given, sets `samples`
-    to that many updates for each phase (on average). The learning rate falls to 0 in each phase, so the last weights
-    need no average: `mu_i` 0 is the weights themselves.
+    `samples` are shared by the phases, equally or by `phase_shares`. `updates_per_phase` sets both: one number for all
+    phases, or several, of which all but the first belong to the last phases (the recipe `btd-cifar10` has 50,000, and
+    100,000 for the last two of thirteen, from 8,192 steps). The learning rate falls to 0 in each phase, so the last
+    weights need no average: `mu_i` 0 is the weights themselves. Rate, batch and annealing are the paper's for CIFAR-10.
     """
 
     kind: ClassVar[str] = "progressive"
     start_steps: int = 1024
     end_steps: int = 1
     phase_shares: tuple[float, ...] = ()
-    updates_per_phase: int | None = None
+    updates_per_phase: tuple[int, ...] = ()
     samples: int = 10 * 50_000 * 128
     batch: int = 128
     lr: float = 5e-5
@@ -40,13 +41,25 @@ class ProgressiveConfig(DistillationConfig):
             steps = getattr(self, name)
             require(steps >= 1 and steps & (steps - 1) == 0, name, f"must be a power of two, got {steps}")
         require(self.end_steps < self.start_steps, "end_steps", f"must be below start_steps {self.start_steps}")
-        if self.updates_per_phase is not None:
-            samples = self.updates_per_phase * (len(self.time_schedule()) - 1) * self.batch
-            given = self.samples not in (type(self).samples, samples)
-            require(not given, "updates_per_phase", f"means {samples} samples, not {self.samples}")
-            object.__setattr__(self, "samples", samples)
+        self._set_updates()
         super().__post_init__()
         self.phases()
+        self.check_averages()
+
+    def _set_updates(self) -> None:
+        """Turn `updates_per_phase` into `samples` and `phase_shares`, so that any of them can be changed afterwards."""
+        given: object = self.updates_per_phase
+        numbers = [given] if isinstance(given, int) else list(self.updates_per_phase)
+        if not numbers:
+            return
+        first, *last = numbers
+        count = len(self.time_schedule()) - 1
+        require(len(last) < count, "updates_per_phase", f"there are only {count} phases")
+        updates = [first] * (count - len(last)) + last
+        require(min(updates) >= 1, "updates_per_phase", f"every number must be at least 1, got {given}")
+        object.__setattr__(self, "samples", sum(updates) * self.batch)
+        object.__setattr__(self, "phase_shares", tuple(updates) if last else ())
+        object.__setattr__(self, "updates_per_phase", ())
 
     def time_schedule(self) -> tuple[int, ...]:
         """1024, 512, …, 1."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -18,8 +19,13 @@ from tract_ray.distillation.phases import Phase, lay_out_phases, parse_time_sche
 
 @dataclass(frozen=True, kw_only=True)
 class TractConfig(DistillationConfig):
-    """TRACT's settings; defaults are the paper's for CIFAR-10. `mu_s` is the self-teacher's average.
+    """TRACT's settings; lengths, rate and averages are the paper's for CIFAR-10. `mu_s` is the self-teacher's average.
 
+    How the authors' program takes a step is in the recipe `tract-cifar10`; the defaults here are ours, for small data.
+    `clip_x0` bounds the x0 behind the steps that make a target to [-1, 1]: "all" of them in the authors' code for VP
+    teachers, the "self_teacher"'s alone in that for EDM teachers, "none" in the paper. Sampling always clips.
+    `boundary` "exact" changes phase where the schedule says; "after" one step later, as the authors' program does: its
+    `progress (1 - 1e-9)` counts the step at the boundary to the phase before, and mu_i keeps to phases of equal length.
     `lr_path` and `mu_s_path` give a value for each of equal parts of the run, in place of `lr` and `mu_s`: what
     population-based training finds (`search/population.py`).
     """
@@ -30,8 +36,8 @@ class TractConfig(DistillationConfig):
     mu_s: float = 0.5
     lr_path: tuple[float, ...] = ()
     mu_s_path: tuple[float, ...] = ()
-    student_init: str = "teacher"  # at every phase; or "continue": only the teacher changes, as in the authors' code
-    clip_x0: bool = False  # in training targets, as the authors do; sampling always clips
+    clip_x0: str = "none"
+    boundary: str = "exact"
     solver: str = "ddim"  # the first teacher's step; later teachers are students, which only ever take DDIM steps
 
     def __post_init__(self) -> None:
@@ -46,13 +52,24 @@ class TractConfig(DistillationConfig):
         require(len(lengths) <= 1, "lr_path", "must have as many values as mu_s_path")
         parts = max(lengths, default=0)
         require(self.steps >= parts, "samples", f"{self.steps} optimiser steps are too few for a path of {parts} parts")
-        choose("student_init", self.student_init, ("teacher", "continue"))
+        choose("clip_x0", self.clip_x0, ("none", "self_teacher", "all"))
+        choose("boundary", self.boundary, ("exact", "after"))
         choose("solver", self.solver, ("ddim", "heun"))
-        lay_out_phases(self.time_schedule, self.steps, self.phase_shares)
+        late = self.boundary == "after"
+        require(not (late and self.phase_shares), "boundary", "after is for phases of equal length, not phase_shares")
+        self.phases()
+        self.check_averages()
 
     def phases(self) -> tuple[Phase, ...]:
         """The phases this configuration lays out."""
-        return lay_out_phases(self.time_schedule, self.steps, self.phase_shares)
+        shares, count = self.phase_shares, len(self.time_schedule) - 1
+        if self.boundary == "after":
+            ends = [*(k * self.steps // count + 1 for k in range(1, count)), self.steps]
+            shares = tuple(end - begin for begin, end in pairwise([0, *ends]))
+        return lay_out_phases(self.time_schedule, self.steps, shares)
+
+    def updates_of(self, phase: Phase) -> float:
+        return self.steps / (len(self.time_schedule) - 1) if self.boundary == "after" else phase.steps
 
     def part_ends(self) -> tuple[int, ...]:
         """Optimiser steps at which the parts of the paths end; none without paths."""
@@ -80,7 +97,6 @@ class Tract(Distillation):
     def __init__(self, config: TractConfig, teacher: Denoiser | None, student: nn.Module) -> None:
         super().__init__(config, teacher, student)
         require_solver(config.solver, self.teacher, self.kind)
-        self.student_restarts = config.student_init == "teacher"
         self.self_teacher = EMA(student, config.mu_s)
 
     @classmethod
@@ -93,7 +109,7 @@ class Tract(Distillation):
 
     def set_phase(self, phase: Phase) -> None:
         super().set_phase(phase)
-        self.self_teacher.reset(self.student.module)
+        self.self_teacher = EMA(self.student.module, self.config.mu_s)
 
     def learning_rate(self, step: int) -> float:
         lr, _ = self.config.at(self.phase.start + step)
@@ -120,11 +136,12 @@ class Tract(Distillation):
         A group that starts at sigma 0 needs no rule of its own: there the inverse of a step returns the teacher's x0.
         """
         solver = self.config.solver if self.phase.index == 0 else "ddim"
-        x_before = solver_step(solver, self.teacher, x_t, t, before, labels, self.config.clip_x0)
+        clip = self.config.clip_x0
+        x_before = solver_step(solver, self.teacher, x_t, t, before, labels, clip == "all")
         # Where the group ends here (before == start), the jump is the identity; its value is not used.
         own = self.student.view_of(self.self_teacher.network)
         safe = torch.where(before == start, t, before)
-        x_start = solver_step("ddim", own, x_before, safe, start, labels, self.config.clip_x0)
+        x_start = solver_step("ddim", own, x_before, safe, start, labels, clip != "none")
         x_start = torch.where((before == start)[:, None, None, None], x_before, x_start)
         return invert_ddim_step(self.student.schedule, x_t, x_start, t, start)
 
@@ -137,7 +154,10 @@ class Tract(Distillation):
 
 @dataclass(frozen=True, kw_only=True)
 class TractEDMConfig(TractConfig):
-    """TRACT for EDM teachers: Karras' 40 nodes, Heun steps of the teacher, the error weighted evenly in F-space."""
+    """TRACT for EDM teachers: Karras' 40 nodes, Heun steps of the teacher, the error weighted evenly in F-space.
+
+    The authors' program is the recipe `tract-edm-cifar10`; it has one phase, and ignores a longer time schedule.
+    """
 
     kind: ClassVar[str] = "tract_edm"
     time_schedule: tuple[int, ...] = (40, 1)

@@ -46,16 +46,18 @@ def save_checkpoint(
     key: str,
     *,
     boundary: bool = False,
+    more: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Replace the checkpoint at `path`. `key` identifies the run that it belongs to.
 
-    At the `boundary` after a phase, only what the next one needs is stored.
+    At the `boundary` after a phase, only what the next one needs is stored, and `more`: optimisers that go on.
     """
     modules = {k: v for k, v in method.modules().items() if not boundary or k in method.kept()}
     tensors = {f"{name}.{k}": v for name, module in modules.items() for k, v in module.state_dict().items()}
     for name, optimizer in optimizers.items():
         for index, state in optimizer.state_dict()["state"].items():
             tensors.update({f"optimizer.{name}.{index}.{k}": torch.as_tensor(v) for k, v in state.items()})
+    tensors.update(more or {})
     state = {
         "key": key,
         "boundary": boundary,
@@ -87,6 +89,11 @@ def read_checkpoint(path: Path, key: str) -> tuple[dict[str, Any], dict[str, Ten
             "choose another output folder or remove it"
         )
     return state, read_safetensors(path, "checkpoint")
+
+
+def optimizer_tensors(path: Path) -> dict[str, Tensor]:
+    """The optimisers' moments of the checkpoint at `path`."""
+    return {k: v for k, v in read_safetensors(path, "checkpoint").items() if k.startswith("optimizer.")}
 
 
 def restore_method(method: Method, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:

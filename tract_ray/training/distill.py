@@ -92,7 +92,7 @@ def _build(config: RunConfig, paths: Paths, folder: Path, worker: Worker) -> _Bu
     if worker.leads:
         about = {"key": config_hash(config), "config": to_dict(config)}
         write_text(folder / "config.json", json.dumps(about, indent=2))
-        method.keep_averages(folder / "averages")
+        method.store_averages(folder / "averages")
     return _Built(dataset, method, evaluator, Scorer(method, evaluator, config.evaluation, folder, worker, make_model))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from tract_ray.data import Dataset, sample_indices
-from tract_ray.distillation import Batch, Draws, Method, derive_seed, num_classes, phase_at
+from tract_ray.distillation import Batch, Draws, Method, MethodConfig, derive_seed, num_classes, phase_at
 from tract_ray.training.checkpoint import (
     CHECKPOINT,
     Position,
@@ -32,6 +32,23 @@ def make_batch(method: Method, dataset: Dataset, seed: int, step: int, worker: W
     images, labels = dataset.batch(rows, mirror)
     conditional = any(num_classes(denoiser.module) for denoiser in method.trained.values())
     return Batch(images, labels if conditional else None, draws, step - method.phase.start)
+
+
+def loss_scale(method: Method, batch: Batch) -> int:
+    """What makes the mean over pixels, which every method returns, the reduction that is differentiated."""
+    return batch.images[0].numel() if method.config.loss_reduction == "sum" else 1
+
+
+def prepare_gradients(parameters: list[torch.nn.Parameter], config: MethodConfig) -> torch.Tensor:
+    """Mend and clip the gradients as `config` says; returns their norm before clipping."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if config.replace_nonfinite:
+        for gradient in gradients:
+            torch.nan_to_num(gradient, nan=0.0, posinf=1e5, neginf=-1e5, out=gradient)
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if config.clip_norm is not None:
+        torch.nn.utils.clip_grads_with_norm_(parameters, config.clip_norm, norm)
+    return norm
 
 
 def train(
@@ -86,13 +103,14 @@ def train(
         if step == phase.start:
             method.start_phase(phase)
             method.to(worker.device)
-            optimizers = {}
+            if not method.optimizers_go_on(phase):
+                optimizers = {}
         if not optimizers:
             optimizers = {
                 name: method.optimizer(name, list(denoiser.module.parameters()))
                 for name, denoiser in method.trained.items()
             }
-            if resumed and step > phase.start:
+            if resumed and (step > phase.start or method.optimizers_go_on(phase)):
                 for name, optimizer in optimizers.items():
                     restore_optimizer(name, optimizer, tensors)
             resumed = False
@@ -106,8 +124,8 @@ def train(
             group["lr"] = method.learning_rate(batch.step)
         loss = method.loss(batch).mean()
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(method.trained[name].module.parameters(), method.config.clip_norm)
+        (loss * loss_scale(method, batch)).backward()
+        norm = prepare_gradients(list(method.trained[name].module.parameters()), method.config)
         optimizer.step()
         method.after_step(batch)
         step += 1
@@ -117,7 +135,8 @@ def train(
         if (step - phase.start) % log_every == 0 or step in marks or step == last:
             value = float(worker.mean(total / counted))
             rate = (step - since_step) * batch_size / max(time.perf_counter() - since, 1e-9)
-            record.metrics(step * batch_size, {"loss": value, "images_per_second": rate, "phase": phase.index})
+            metrics = {"loss": value, "gradient_norm": float(norm)}
+            record.metrics(step * batch_size, {**metrics, "images_per_second": rate, "phase": phase.index})
             if on_step:
                 on_step(step, value)
             total.zero_()

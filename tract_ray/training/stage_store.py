@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tract_ray.distillation import Method
 from tract_ray.files import atomic_folder, read_json, read_metadata, read_safetensors
-from tract_ray.training.checkpoint import CHECKPOINT, Position, save_checkpoint
+from tract_ray.training.checkpoint import CHECKPOINT, Position, optimizer_tensors, save_checkpoint
 from tract_ray.training.claims import claim
 from tract_ray.training.paths import Paths
 from tract_ray.training.record import read_lines, write_lines
@@ -52,7 +52,9 @@ class StageStore:
         lines = [line for line in read_lines(run) if first < line["samples"] <= last]
         with atomic_folder(self.path(stage), keep=True) as new:
             if stage.end == stage.phase.end:
-                save_checkpoint(new / STATE, method, {}, Position(step=stage.end), stage.key, boundary=True)
+                optimizers = optimizer_tensors(run / CHECKPOINT) if _optimizers_go_on(method, stage) else {}
+                at = Position(step=stage.end)
+                save_checkpoint(new / STATE, method, {}, at, stage.key, boundary=True, more=optimizers)
             else:  # a part: its optimisers go on
                 shutil.copy(run / CHECKPOINT, new / STATE)
             write_lines(new, lines)
@@ -97,3 +99,9 @@ class StageStore:
     def scored_alike(self, stage: Stage) -> bool:
         """Whether the scores that were kept with the stage are those that `stage` asks for."""
         return bool(read_json(self.path(stage) / "stage.json", "stage")["scored"] == stage.scored)
+
+
+def _optimizers_go_on(method: Method, stage: Stage) -> bool:
+    """Whether the phase after that of `stage`, if there is one, begins with its optimisers' moments."""
+    following = method.phases[stage.phase.index + 1 : stage.phase.index + 2]
+    return any(method.optimizers_go_on(phase) for phase in following)
