@@ -14,6 +14,7 @@ import json
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, TypeVar
 
 
@@ -61,11 +62,16 @@ def from_dict(cls: type[T], data: Mapping[str, Any], *, field: str = "") -> T:
     kinds = getattr(cls, "kinds", None)
     if kinds is not None and kind is not None:
         cls = kinds()[choose(f"{field}.kind" if field else "kind", kind, kinds())]
-    hints = typing.get_type_hints(cls)
+    hints = _hints(typing.cast(Any, cls))
     names = [f.name for f in dataclasses.fields(typing.cast(Any, cls)) if f.init]
     for name in values:
         choose(field or cls.__name__, name, names)
     return cls(**{k: _decode(hints[k], v, f"{field}.{k}" if field else k) for k, v in values.items()})
+
+
+@lru_cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
 
 
 def _decode(hint: Any, value: Any, field: str) -> Any:

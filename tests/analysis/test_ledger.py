@@ -10,26 +10,32 @@ import pytest
 from rich.console import Console
 from studies import BANKED, RUN, SHARING, SPACE, Driver
 
-from tract_ray.analysis.ledger import Ledger, ledger_of, show_ledger
-from tract_ray.analysis.rows import TrialRow
-from tract_ray.search.space import rows
+from tract_ray.analysis.ledger import Ledger, banked, ledger_of, show_ledger
+from tract_ray.search.account import Account, Entry
+from tract_ray.search.budget import Budget
+from tract_ray.search.space import apply_changes, rows
 from tract_ray.search.study import Search
 from tract_ray.sweep.definition import Sweep
-from tract_ray.sweep.dry_run import drawn_runs, foresee
+from tract_ray.sweep.dry_run import foresee, rehearse
 from tract_ray.training import Paths
 
 
-def row(name: str, *seen: tuple[int, int], bank: int = 1) -> TrialRow:
-    """A trial whose seeds saw and trained so many images."""
-    costs = tuple({"samples": s, "trained": t, "device_seconds": t / 100} for s, t in seen)
-    distances = {mu / 10: 1.0 for mu in range(bank)}
-    return TrialRow(name, "finished", {}, {}, 1000, costs=costs, distances=distances)
+def account(*runs: tuple[int, int, int, int, int]) -> Account:
+    """Runs by trial and seed: their images, those seen and those trained."""
+    kept = Account()
+    for trial, repeat, whole, seen, trained in runs:
+        cost = {"samples": float(seen), "trained": float(trained), "device_seconds": trained / 100}
+        kept.entries[trial, repeat] = Entry({"stage": whole}, whole, cost)
+    return kept
 
 
 def test_what_was_saved_and_what_was_trained() -> None:
     """Two seeds each: one stopped at 250, one found half of its images, one of other length."""
-    found = [row("a", (1000, 1000), (1000, 1000), bank=4), row("b", (250, 250)), row("c", (2000, 1500), (2000, 2000))]
-    ledger = ledger_of(found, 2, [1000, 1000, 2000], wall_seconds=30, slots=2)
+    found = account(
+        *((0, 0, 1000, 1000, 1000), (0, 1, 1000, 1000, 1000), (1, 0, 1000, 250, 250), (1, 1, 1000, 0, 0)),
+        *((2, 0, 2000, 2000, 1500), (2, 1, 2000, 2000, 2000)),
+    )
+    ledger = ledger_of(found, banked(found, {0: 4}), wall_seconds=30, slots=2)
     assert ledger.naive == 2 * (1000 + 1000 + 2000)
     assert ledger.trained == 2000 + 250 + 3500
     assert ledger.stopped == 2000 - 250
@@ -68,38 +74,43 @@ def sweep(tmp_path: Path, **changes: object) -> Sweep:
 
 def test_shared_stages_are_foreseen_exactly(tmp_path: Path) -> None:
     """Two values of mu_s times two of mu_i: two first phases, four second ones."""
-    ours = sweep(tmp_path)
-    runs = drawn_runs(ours)
-    assert len(runs) == 4
-    ledger = foresee(ours, runs)
+    ledger = foresee(sweep(tmp_path))
     assert (ledger.naive, ledger.shared, ledger.trained) == (4 * 1024, 2 * 512, 3 * 1024)
 
 
-def test_stopping_is_foreseen_by_its_share(tmp_path: Path) -> None:
-    """One rung at 768 of 1,024 images: half of the trials see the last quarter."""
-    search = Search(trials=6, pruner="halving", reduction=2, finish_anchors=True)
-    ours = sweep(tmp_path, space=SPACE, run=RUN, search=search)
-    ledger = foresee(ours, drawn_runs(ours))
-    free = 768 + 256 / 2
-    assert ledger.naive - ledger.stopped == round(2 * 1024 + 4 * free)
-    open_to_all = replace(search, finish_anchors=False)
-    ledger = foresee(sweep(tmp_path, space=SPACE, run=RUN, search=open_to_all), drawn_runs(ours))
-    assert ledger.naive - ledger.stopped == round(6 * free)
+def test_further_seeds_of_stopped_trials_are_not_foreseen(tmp_path: Path) -> None:
+    """Of many trials halving keeps half at the rung, 768 of 1,024 images, and a second seed follows those alone."""
+    search = Search(trials=30, repeats=2, sampler="random", pruner="halving", reduction=2)
+    ledger = foresee(sweep(tmp_path, space=SPACE, run=RUN, search=search))
+    assert ledger.naive == 60 * 1024
+    kept = (ledger.trained / 30 - 768) / (256 + 1024)
+    assert kept == pytest.approx(0.5, abs=0.12)
+    assert ledger.trained / ledger.naive == pytest.approx((768 + 0.5 * (256 + 1024)) / 2048, abs=0.08)
+
+
+def test_anchors_are_foreseen_whole(tmp_path: Path) -> None:
+    search = Search(trials=2, pruner="halving", reduction=2, finish_anchors=True)
+    assert foresee(sweep(tmp_path, space=SPACE, run=RUN, search=search)).stopped == 0
+
+
+def test_a_budget_is_foreseen(tmp_path: Path) -> None:
+    """Three runs of 1,024 fit with all their seeds, a fourth does not."""
+    search = Search(trials=6, repeats=1, pruner="none", budget=Budget(images=4000))
+    assert foresee(sweep(tmp_path, space=SPACE, run=RUN, search=search)).trained == 3 * 1024
 
 
 def test_a_grid_is_foreseen_without_anchors(tmp_path: Path) -> None:
     """A sweep goes through its points in an order of its own: what is foreseen is what `open_study` will hand out."""
     search = Search(trials=4, sampler="grid", finish_anchors=True, seed=1)
-    foreseen = drawn_runs(sweep(tmp_path, search=search))
+    study = rehearse(sweep(tmp_path, search=search)).study
     driver = Driver(tmp_path / "study.db", 4, 1, SHARING, BANKED, sampler="grid")
-    assert foreseen == [driver.ask().run for _ in range(4)]
-    ledger = foresee(sweep(tmp_path, search=search), foreseen)
-    assert ledger.stopped > 0
+    asked = [driver.ask().run for _ in range(4)]
+    assert [apply_changes(BANKED, trial.user_attrs["changes"]) for trial in study.trials] == asked
+    assert foresee(sweep(tmp_path, search=search)).stopped > 0
 
 
 def test_equal_rows_are_trained_once(tmp_path: Path) -> None:
     named = {"a": {"method.mu_s": 0.5}, "b": {"method.mu_s": 0.5}, "c": {"method.mu_s": 0.9}}
     search = Search(trials=3, repeats=2, pruner="none")
-    ours = sweep(tmp_path, space=rows(named), run=RUN, search=search)
-    ledger = foresee(ours, drawn_runs(ours))
+    ledger = foresee(sweep(tmp_path, space=rows(named), run=RUN, search=search))
     assert (ledger.naive, ledger.trained) == (6 * 1024, 4 * 1024)

@@ -9,6 +9,7 @@ import pytest
 from optuna.trial import TrialState
 from studies import BANKED, SHARING, Driver
 
+from tract_ray.analysis.rows import read_rows
 from tract_ray.cluster.tune_searcher import StudyScheduler
 from tract_ray.config import InputError
 from tract_ray.search.budget import Budget, parse_budget
@@ -95,7 +96,8 @@ def test_a_resumed_driver_repeats_what_is_missing(tmp_path: Path) -> None:
     assert (other.repeat, other.run.seed) == (1, 1)
     second.finish(other, 5.0)
     assert second.study.trials[0].value == 4.0
-    assert second.searcher.spent == {"trained": 2048.0, "device_seconds": 2.048}  # nothing is counted twice
+    account = second.searcher.account
+    assert (account.total("trained"), account.total("device_seconds")) == (2048.0, 2.048)  # nothing is counted twice
 
 
 def test_a_budget_of_images_is_never_exceeded(tmp_path: Path) -> None:
@@ -110,8 +112,12 @@ def test_a_budget_of_images_is_never_exceeded(tmp_path: Path) -> None:
     driver.finish(second, 1.0)
     driver.finish(fourth, 1.0)
     assert driver.offered() is None
-    assert driver.searcher.spent["trained"] == 512 + 512 + 1024 + 1024
-    assert len(driver.states()) == 4
+    assert driver.searcher.account.total("trained") == 512 + 512 + 1024 + 1024
+    assert driver.states() == dict.fromkeys((0, 1, 3), TrialState.COMPLETE) | {
+        2: TrialState.PRUNED,
+        4: TrialState.RUNNING,  # drawn, and left for a larger budget: it has no row
+    }
+    assert len(read_rows(driver.study, tmp_path)) == 4
 
 
 def test_a_budget_of_time_stops_what_runs(tmp_path: Path) -> None:
@@ -122,7 +128,8 @@ def test_a_budget_of_time_stops_what_runs(tmp_path: Path) -> None:
     assert driver.report(second, 512, 5.0)
     driver.stop(second, 512, 5.0)
     assert driver.offered() is None
-    assert driver.states() == {0: TrialState.COMPLETE, 1: TrialState.PRUNED}
+    assert driver.states() == {0: TrialState.COMPLETE, 1: TrialState.RUNNING}
+    assert [row.status for row in read_rows(driver.study, tmp_path)] == ["finished", "cut short"]
 
 
 def test_a_budget_of_time_stops_all_seeds_of_a_trial(tmp_path: Path) -> None:
@@ -133,8 +140,8 @@ def test_a_budget_of_time_stops_all_seeds_of_a_trial(tmp_path: Path) -> None:
         assert driver.report(seed, 512, 5.0)
         driver.stop(seed, 512, 5.0)
     assert driver.searcher.suggest("end") == "FINISHED"
-    assert driver.states()[0] == TrialState.PRUNED
-    assert driver.searcher.spent["trained"] == 1024 + 2 * 512
+    assert driver.states()[0] == TrialState.RUNNING
+    assert driver.searcher.account.total("trained") == 1024 + 2 * 512
 
 
 def test_budgets_as_they_are_written() -> None:
@@ -187,5 +194,5 @@ def test_a_trial_stops_at_the_rung_that_it_lost(tmp_path: Path) -> None:
         decisions.append(scheduler.on_trial_result(None, SimpleNamespace(trial_id=asked.name), result))
         driver.searcher.on_trial_result(asked.name, result)
     assert decisions == ["CONTINUE", "STOP"]
-    assert driver.searcher.spent["trained"] == 2 * 768
+    assert driver.searcher.account.total("trained") == 2 * 768
     assert driver.study.trials[1].intermediate_values == {1: 9.0}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from rich.console import Console
 
-from tract_ray.analysis.rows import TrialRow
+from tract_ray.search.account import COST, Account
 from tract_ray.terminal import duration, print_table
 
 
@@ -46,19 +46,20 @@ class Ledger:
         }
 
 
-def ledger_of(
-    rows: Sequence[TrialRow], repeats: int, totals: Sequence[int], wall_seconds: float = 0.0, slots: int = 1
-) -> Ledger:
-    """The ledger of a sweep whose row `k` would train `totals[k]` images a seed, `repeats` seeds."""
-    naive = seen = trained = bank = 0
-    seconds = 0.0
-    for row, total in zip(rows, totals, strict=True):
-        naive += total * repeats
-        seen += int(sum(cost["samples"] for cost in row.costs))
-        trained += int(sum(cost["trained"] for cost in row.costs))
-        seconds += sum(cost["device_seconds"] for cost in row.costs)
-        bank += max(len(row.distances) - 1, 0) * total * len(row.costs)
-    return Ledger(naive, trained, naive - seen, seen - trained, bank, seconds, wall_seconds, slots)
+def ledger_of(account: Account, bank: int = 0, wall_seconds: float = 0.0, slots: int = 1) -> Ledger:
+    """The ledger of a sweep with this account; `bank` as in `Ledger`."""
+    naive = sum(entry.whole for entry in account.entries.values())
+    seen, trained, seconds = (account.total(name) for name in COST)
+    return Ledger(naive, int(trained), naive - int(seen), account.shared, bank, seconds, wall_seconds, slots)
+
+
+def banked(account: Account, averages: Mapping[int, int]) -> int:
+    """Images that further averages would cost as runs of their own, of trials with so many `averages` each."""
+    return sum(
+        max(averages.get(trial, 1) - 1, 0) * entry.whole
+        for (trial, _), entry in account.entries.items()
+        if entry.cost["samples"] > 0
+    )
 
 
 def show_ledger(ledger: Ledger, console: Console) -> None:

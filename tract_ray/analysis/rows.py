@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
+from optuna.trial import TrialState
 
+from tract_ray.search.seeds import pooled
 from tract_ray.search.space import ROW
-from tract_ray.search.study import ANCHOR, CHANGES, COSTS
+from tract_ray.search.study import ANCHOR, CHANGES, COSTS, CUT
 from tract_ray.search.trial_name import trial_name
 from tract_ray.training import RunResult
+from tract_ray.training.result import RESULT
 
 STATES = {"COMPLETE": "finished", "PRUNED": "stopped early", "FAIL": "failed", "RUNNING": "running"}
 
 PASSED_ON = "passed on"  # a member of a population, before its last part
+CUT_SHORT = "cut short"  # by the budget: a larger one continues it
 
 
 @dataclass(frozen=True)
@@ -43,54 +46,62 @@ class TrialRow:
     costs: tuple[dict[str, float], ...] = ()
 
     @property
+    def number(self) -> int:
+        """The trial's number."""
+        return int(self.name.removeprefix("trial-"))
+
+    @property
     def label(self) -> str:
         """The row's own name where it has one (`rows`), else the trial's."""
         return str(self.params.get(ROW, self.name))
 
 
+def status_of(trial: optuna.Trial | optuna.trial.FrozenTrial, state: TrialState, cut: bool = False) -> str:
+    """What is said of a trial of which a run has ended in `state`: a word of `STATES` or one of those above."""
+    if state == TrialState.COMPLETE:
+        changes = trial.user_attrs.get(CHANGES, {})
+        parts = len(changes.get("method.mu_s_path", ()))
+        return PASSED_ON if 0 < changes.get("parts", 0) < parts else STATES[state.name]
+    return CUT_SHORT if cut else STATES.get(state.name, "")
+
+
 def read_row(trial: optuna.trial.FrozenTrial, trials: Path) -> TrialRow | None:
-    """The row of one trial of the study; None if it was never handed out."""
-    status = STATES.get(trial.state.name)
-    if status is None or CHANGES not in trial.user_attrs:
+    """The row of one trial of the study; None if it was never handed out.
+
+    A trial that the budget cut is finished with the seeds that came to their end, if there are any.
+    """
+    attributes = trial.user_attrs
+    costs, cut = attributes.get(COSTS, {}), bool(attributes.get(CUT))
+    status = status_of(trial, trial.state, cut)
+    if not status or CHANGES not in attributes or (cut and not costs):
         return None
-    name = trial_name(trial.number)
-    steps, costs = trial.intermediate_values, trial.user_attrs.get(COSTS, {})
+    steps = trial.intermediate_values
     row = TrialRow(
-        name=name,
+        name=trial_name(trial.number),
         status=status,
         params=trial.params,
-        changes=trial.user_attrs[CHANGES],
+        changes=attributes[CHANGES],
         samples=int(costs.get("0", {}).get("samples", 0)),
         distance=trial.values[0] if trial.values else (steps[max(steps)] if steps else None),
-        anchor=bool(trial.user_attrs.get(ANCHOR)),
+        anchor=bool(attributes.get(ANCHOR)),
         costs=tuple(costs.values()),
     )
-    if status != "finished":
+    if status not in ("finished", CUT_SHORT, PASSED_ON):
         return row
-    parts = len(row.changes.get("method.mu_s_path", ()))
-    if 0 < row.changes.get("parts", 0) < parts:
-        row = replace(row, status=PASSED_ON)  # its scores are of a run half done
     results: list[RunResult] = []
-    while (file := trials / trial_name(trial.number, len(results)) / "result.json").is_file():
+    while (file := trials / trial_name(trial.number, len(results)) / RESULT).is_file():
         results.append(RunResult.from_json(json.loads(file.read_text())))
-    return replace(row, **pooled(results)) if results else row
-
-
-def pooled(results: list[RunResult]) -> dict[str, Any]:
-    """One row's numbers from its seeds': unless it is the runs' own, mu_i is the best in the mean, not each seed's."""
-    first = results[0]
-    shared = [mu for mu in first.distances if all(mu in r.distances for r in results)]
-    distances = {mu: float(np.mean([r.distances[mu] for r in results])) for mu in shared}
-    mu = first.mu_i if first.select == "own" or not distances else min(distances, key=distances.__getitem__)
-    return {
-        "distance": distances.get(mu, first.distance),
-        "mu_i": mu,
-        "distances": distances,
-        "seconds": sum(r.seconds for r in results),
-        "samples": first.samples,
-        "seeds": tuple(r.distances.get(mu, r.distance) for r in results),
-        "parameters": first.parameters,
-    }
+    if not results:
+        return row
+    found, first = pooled([result.to_json() for result in results], results[0].select), results[0]
+    return replace(
+        row,
+        **asdict(found),
+        status=status_of(trial, TrialState.COMPLETE),
+        seconds=sum(result.seconds for result in results),
+        samples=first.samples,
+        parameters=first.parameters,
+    )
 
 
 def read_rows(study: optuna.Study, trials: Path) -> list[TrialRow]:

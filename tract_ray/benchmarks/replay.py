@@ -180,7 +180,7 @@ def replay(
             run = runs[name] = _Run(job, curves[(search.seed + job.repeat) % len(curves)], reused)
             heapq.heappush(events, (now + run.cost_to(run.curve.points[0][0]) / IMAGES_A_SECOND, name))
         if not events:
-            return Outcome(int(searcher.spent["trained"]), best, mean, tuple(path))
+            return Outcome(int(searcher.account.total("trained")), best, mean, tuple(path))
         now, name = heapq.heappop(events)
         run = runs[name]
         samples, distance = run.curve.points[run.place]
@@ -200,7 +200,7 @@ def replay(
             del runs[name]
             if last and final < best:
                 best, mean = final, recorded.mean(run.job.run)
-                path.append((int(searcher.spent["trained"]), best))
+                path.append((int(searcher.account.total("trained")), best))
         else:
             run.place += 1
             ahead = run.cost_to(run.curve.points[run.place][0]) - trained

@@ -178,9 +178,10 @@ def sweep_command(
 def _failures(sweep: Sweep, result: SweepResult) -> str:
     """How many trials failed, and why the first of them did."""
     first = result.failed[0]
-    file = sweep.folder / "trials" / first / "error.txt"
-    reason = file.read_text().strip().splitlines()[-1] if file.is_file() else "its worker died"
-    return f"{len(result.failed)} of {len(result.rows)} trials failed; {first}: {reason}"
+    seeds = sorted((sweep.folder / "trials").glob(f"{first}*/error.txt"))  # it may be a further seed that failed
+    named = seeds[0].parent.name if seeds else first
+    reason = seeds[0].read_text().strip().splitlines()[-1] if seeds else "its worker died"
+    return f"{len(result.failed)} of {len(result.rows)} trials failed; {named}: {reason}"
 
 
 def _resume_with_name(arguments: list[str]) -> list[str]:

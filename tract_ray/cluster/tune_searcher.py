@@ -12,9 +12,10 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from tract_ray.config import to_dict
+from tract_ray.search.account import Account
 from tract_ray.search.jobs import Job, JobQueue
 from tract_ray.search.space import Space
-from tract_ray.search.study import ANCHOR, Search
+from tract_ray.search.study import Search
 from tract_ray.training import RunConfig
 from tract_ray.training.stage_store import StageStore
 
@@ -43,9 +44,9 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         return self.queue.live
 
     @property
-    def spent(self) -> dict[str, float]:
-        """What all runs have cost: images `trained` and `device_seconds`."""
-        return self.queue.spent
+    def account(self) -> Account:
+        """What all runs have cost, those of earlier drivers included."""
+        return self.queue.account
 
     def todo(self) -> int:
         """Trials that are still to be handed out, whatever the budget."""
@@ -61,29 +62,13 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         return {"name": job.name, "run": json.dumps(to_dict(job.run))}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Keep the cost so far, and what successive halving compares: the score at this rung, of the first seed."""
-        job, seen = self.live[trial_id], result["samples"]
-        if all(result.get(name) == job.cost.get(name) for name in ("samples", "trained")):
-            return  # heard already
-        if self._competes(job, seen):
-            step = self.search.reduction ** job.rungs.index(seen)
-            # A restarted trial passes its rungs again; the first report stands.
-            if step not in job.reported:
-                job.trial.report(result["distance"], step)
-                job.reported.add(step)
-        self.queue.keep_cost(job, result)  # last: whoever resumes knows by it what was heard
+        """A report of a run, which may come twice."""
+        self.queue.report(self.live[trial_id], result)
 
     def should_stop(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Whether the pruner gives the trial up, or the budget is spent. Anchors may be exempt from the pruner."""
+        """Whether the pruner gives the trial up, or the budget is spent."""
         job = self.live.get(trial_id)
-        if job is None or result.get("finished"):
-            return False
-        if self.queue.out_of_time():
-            return True
-        if not self._competes(job, result["samples"]):
-            return False
-        exempt = self.search.finish_anchors and job.trial.user_attrs.get(ANCHOR)
-        return bool(job.trial.should_prune() and not exempt)  # asked in any case: the exempt compete, too
+        return job is not None and self.queue.must_stop(job, result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell the study how the run ended. A stopped trial is PRUNED: its last score is not its final one."""
@@ -101,10 +86,6 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             self.queue.keep_cost(job, result)
         self.queue.end(job, state, result)
         self.on_end(job, state, result)
-
-    def _competes(self, job: Job, seen: int) -> bool:
-        """Whether the score after `seen` images is compared with other trials'."""
-        return self.search.stops and job.repeat == 0 and seen in job.rungs
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the storage has it."""

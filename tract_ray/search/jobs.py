@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from tract_ray.search.account import Account, Entry
+from tract_ray.search.seeds import pooled
 from tract_ray.search.space import Space, apply_changes
-from tract_ray.search.study import CHANGES, COSTS, Search, rungs
+from tract_ray.search.study import ANCHOR, CHANGES, COSTS, CUT, Search, rungs
 from tract_ray.search.trial_name import trial_name
 from tract_ray.search.warm_start import own_trials
 from tract_ray.training import RunConfig
@@ -19,16 +21,14 @@ from tract_ray.training.stage_store import StageStore
 from tract_ray.training.stages import Stage, stages_of
 
 AHEAD = 4  # configurations that may wait for a stage while others are drawn
-COST = ("samples", "trained", "device_seconds")
 
 
 @dataclass
 class Job:
     """One run of a trial: its `repeat`-th seed.
 
-    `stages` are the run's, `rungs` the images seen at which it competes. `promised` are
-    the images that it will train at most; `cost` is what it has had so far: images seen (`samples`) and `trained`,
-    and `device_seconds`. `reported` are the steps of the study that know a score of it.
+    `stages` are the run's, `rungs` the images seen at which it competes, `entry` is its place in the account.
+    `reported` are the steps of the study that know a score of it. A run that is `cut` was ended by the budget.
     """
 
     trial: optuna.Trial
@@ -36,21 +36,26 @@ class Job:
     run: RunConfig
     stages: list[Stage]
     rungs: list[int]
-    promised: int = 0
-    cost: dict[str, float] = field(default_factory=dict)
+    entry: Entry
     reported: set[int] = field(default_factory=set)
+    cut: bool = False
 
     @property
     def name(self) -> str:
         """`trial-0007`, its further seeds `trial-0007.1`, …: folder and MLflow run."""
         return trial_name(self.trial.number, self.repeat)
 
+    @property
+    def cost(self) -> dict[str, float]:
+        """What it has had so far: images seen (`samples`) and `trained`, and `device_seconds`."""
+        return self.entry.cost
+
 
 class JobQueue:
     """Hands out the runs of a study, a trial after the other; a trial's further seeds follow when its first has ended.
 
-    `live` are the runs that are handed out and have not ended, by the names that whoever takes them chooses; `spent`
-    is what all runs have cost, those of earlier drivers included: images `trained` and `device_seconds`.
+    `live` are the runs that are handed out and have not ended, by the names that whoever takes them chooses;
+    `account` has all runs, those of earlier drivers included.
     """
 
     def __init__(
@@ -60,80 +65,120 @@ class JobQueue:
         self.study, self.space, self.run, self.search, self.store = study, space, run, search, store
         self.live: dict[str, Job] = {}
         self.waiting: list[Job] = []
+        self.held: list[Job] | None = None  # the seeds of a trial for which the budget has no room yet
+        self.further: dict[int, list[Job]] = {}  # seeds that follow their trial's first, by trial
         self.results: dict[int, list[Mapping[str, Any]]] = {}  # of the seeds that have ended, by trial
         self.broken: dict[int, TrialState] = {}  # trials of which a seed did not finish, and how it ended
+        self.over = False  # there is no more, or nothing that the budget has room for
+        self.account = Account(search.budget)
         known = own_trials(study)
         # Handed out by an earlier driver and never ended: they come first.
         self.again = [trial for trial in known if trial.state == TrialState.RUNNING]
         self.handed: int = sum(trial.state.is_finished() for trial in known)
-        costs = [cost for trial in known for cost in trial.user_attrs.get(COSTS, {}).values()]
-        self.spent: dict[str, float] = {
-            name: sum(cost[name] for cost in costs) for name in ("trained", "device_seconds")
-        }
+        for trial in known:
+            self._recall(trial)
 
     def todo(self) -> int:
         """Trials that are still to be handed out, whatever the budget."""
         return self._undrawn() + len(self.again)
 
+    def foreseen(self) -> int:
+        """Images that all runs will have seen in the end, those of trials to come as long as the first one's."""
+        further = 0 if self.over else self.todo() * self.search.repeats * self.run.method.samples
+        return self.account.foreseen(further)
+
     def take(self, name: str) -> Job | None:
         """The next run, which is `live` from now on; None if there is none, or none yet."""
         job = self._next()
         if job is not None:
+            job.entry.look_up(self._missing(job.stages))
             self.live[name] = job
+        elif not self.live:
+            self._leave()
         return job
 
     def keep_cost(self, job: Job, result: Mapping[str, Any]) -> None:
         """Write down what a run has cost up to this report."""
-        cost = {name: float(result.get(name, 0)) for name in COST}
-        if cost == job.cost:
-            return
-        for name in self.spent:
-            self.spent[name] += cost[name] - job.cost.get(name, 0.0)
-        job.cost = cost
-        job.trial.set_user_attr(COSTS, {**job.trial.user_attrs.get(COSTS, {}), str(job.repeat): cost})
+        before = dict(job.cost)
+        self.account.spend(job.entry, result)
+        if job.cost != before:
+            job.trial.set_user_attr(COSTS, {**job.trial.user_attrs.get(COSTS, {}), str(job.repeat): job.cost})
 
-    def out_of_time(self) -> bool:
-        """Whether the budget of device time is spent, so that what runs must end."""
-        budget = self.search.budget
-        return budget is not None and budget.exhausted(self.spent["device_seconds"])
+    def report(self, job: Job, result: Mapping[str, Any]) -> None:
+        """Keep the cost so far, and what successive halving compares: the score at this rung, of the first seed."""
+        seen = result["samples"]
+        if all(result.get(name) == job.cost.get(name) for name in ("samples", "trained")):
+            return  # heard already
+        if self._competes(job, seen):
+            step = self.search.reduction ** job.rungs.index(seen)
+            # A restarted trial passes its rungs again; the first report stands.
+            if step not in job.reported:
+                job.trial.report(result["distance"], step)
+                job.reported.add(step)
+        self.keep_cost(job, result)  # last: whoever resumes knows by it what was heard
+
+    def must_stop(self, job: Job, result: Mapping[str, Any]) -> bool:
+        """Whether the pruner gives the trial up, or the budget is spent. Anchors may be exempt from the pruner."""
+        if result.get("finished"):
+            return False
+        if self.account.must_end(job.entry, [other.entry for other in self.live.values()]):
+            job.cut = True
+            return True
+        if not self._competes(job, result["samples"]):
+            return False
+        exempt = self.search.finish_anchors and job.trial.user_attrs.get(ANCHOR)
+        return bool(job.trial.should_prune() and not exempt)  # asked in any case: the exempt compete, too
 
     def end(self, job: Job, state: TrialState, result: Mapping[str, Any]) -> None:
         """Begin the trial's further seeds, or tell the study how it ended.
 
         When a seed fails or is stopped, no other is begun, and the trial ends so. It ends with the last of those that
-        run by then: the study keeps their costs, and takes nothing of a trial that has ended.
+        run by then: the study keeps their costs, and takes nothing of a trial that has ended. A trial that the budget
+        cut is not over: a sweep that goes on with a larger one continues it.
         """
-        number = job.trial.number
-        if state != TrialState.COMPLETE:
-            self.waiting = [other for other in self.waiting if other.trial.number != number]
-            self.broken.setdefault(number, state)
+        number, complete = job.trial.number, state == TrialState.COMPLETE
+        self.account.end(job.entry, complete)
         results = self.results.setdefault(number, [])
-        results.append(result)
+        running = {other.repeat for other in self.live.values() if other.trial.number == number}
+        if complete:
+            results.append(result)
+        else:
+            self.waiting = [other for other in self.waiting if other.trial.number != number]
+            self.account.release(number, running)
+            if job.cut and state == TrialState.PRUNED:
+                job.trial.set_user_attr(CUT, True)
+            else:
+                self.broken.setdefault(number, state)
         if number in self.broken:
-            if not any(other.trial.number == number for other in self.live.values()):
+            if not running:
                 self.study.tell(job.trial, state=self.broken.pop(number))
             return
-        if job.repeat == 0:
-            others = [self._job(job.trial, repeat, job.run) for repeat in range(1, self.search.repeats)]
-            self.waiting = [*others, *self.waiting]
+        if complete and job.repeat == 0:
+            self.waiting = [*self.further.pop(number), *self.waiting]
         if len(results) == self.search.repeats:
-            values = [float(np.mean([r[name] for r in results])) for name in self.search.objectives]
-            self.study.tell(job.trial, values)
+            self.study.tell(job.trial, self._values(job, results))
+
+    def _values(self, job: Job, results: list[Mapping[str, Any]]) -> list[float]:
+        """The objectives: the distance of the row, the means of others."""
+        distance = pooled(results, job.run.evaluation.select).distance
+        return [
+            distance if name == "distance" else float(np.mean([result[name] for result in results]))
+            for name in self.search.objectives
+        ]
 
     # What comes next
 
     def _next(self) -> Job | None:
-        while True:
+        while not self.account.exhausted():
             for job in self.waiting:
                 if not self._in_training(job):
                     self.waiting.remove(job)
                     return job
-            if len(self.waiting) < AHEAD and (drawn := self._draw()):
-                self.waiting.append(drawn)
-            else:
-                break
-        # With nobody to wait for here, another sweep trains it: the run itself waits for that.
-        return self.waiting.pop(0) if self.waiting and not self.live else None
+            if len(self.waiting) < AHEAD and self._draw():
+                continue
+            # With nobody to wait for here, another sweep trains it: the run itself waits for that.
+            return self.waiting.pop(0) if self.waiting and not self.live else None
+        return None
 
     def _in_training(self, job: Job) -> bool:
         """Whether a live run trains (or will) the first stage that `job` lacks."""
@@ -142,46 +187,94 @@ class JobQueue:
         first = next((stage.key for stage in job.stages if not self.store.has(stage)), None)
         return any(first == stage.key for live in self.live.values() for stage in live.stages)
 
-    def _draw(self) -> Job | None:
-        """The first run of a trial that was interrupted or is new."""
+    def _draw(self) -> bool:
+        """Let a trial that was interrupted or is new wait for its turn, if the budget has room for all its seeds."""
+        if self.held is None:
+            self.held = self._drawn()
+        if self.held is None:
+            return False
+        first = self.held[0]
+        if not self.account.promise(first.trial.number, [job.entry for job in self.held]):
+            return False
+        if first.trial.user_attrs.get(CUT):
+            first.trial.set_user_attr(CUT, False)
+        self.waiting.append(first)
+        self.further[first.trial.number] = self.held[1:]
+        self.held = None
+        return True
+
+    def _drawn(self) -> list[Job] | None:
+        """The seeds of a trial that was interrupted or is new."""
         earlier: FrozenTrial | None = None
         if self.again:
             earlier = self.again.pop(0)
             trial = optuna.Trial(self.study, earlier._trial_id)  # no public name takes a running trial up again
-        elif self._undrawn() and self._affordable() and self._ready():
+        elif self._undrawn() and self._ready():
             trial = self.study.ask()
         else:
             return None
         self.handed += 1
-        changes = trial.user_attrs.get(CHANGES)
-        if changes is None:
-            changes = self.space.suggest(trial)
-            trial.set_user_attr(CHANGES, changes)
-        job = self._job(trial, 0, apply_changes(self.run, changes))
-        job.reported.update(earlier.intermediate_values if earlier else ())
-        return job
+        if CHANGES not in trial.user_attrs:
+            trial.set_user_attr(CHANGES, self.space.suggest(trial))
+        seeds = self._seeds(trial)
+        seeds[0].reported.update(earlier.intermediate_values if earlier else ())
+        return seeds
 
     def _undrawn(self) -> int:
         """New configurations that are still to be drawn."""
         return max(0, self.search.trials - self.handed - len(self.again))
 
-    def _affordable(self) -> bool:
-        """Whether the budget has room for one more configuration, all its seeds trained whole."""
-        if self.search.budget is None:
-            return True
-        promised = sum(job.promised - int(job.cost.get("trained", 0)) for job in [*self.live.values(), *self.waiting])
-        more = self.run.method.samples * self.search.repeats
-        return self.search.budget.allows(int(self.spent["trained"]) + promised, self.spent["device_seconds"], more)
-
     def _ready(self) -> bool:
         return self.space.ready is None or self.space.ready(self.study, self.handed)
 
-    def _job(self, trial: optuna.Trial, repeat: int, run: RunConfig) -> Job:
-        """The `repeat`-th seed of `run`, which is the trial's first."""
-        if repeat:
-            run = apply_changes(run, {"seed": run.seed + repeat})
-        stages = stages_of(run)
-        promised = sum(stage.samples for stage in stages if self.store is None or not self.store.has(stage))
-        earlier = trial.user_attrs.get(COSTS, {}).get(str(repeat), {})
-        compete = rungs(run, self.search.rungs)
-        return Job(trial, repeat, run, stages, compete, promised, earlier)
+    def _leave(self) -> None:
+        """Mark what the budget left undone: there is nothing to wait for any more."""
+        self.over = True
+        left = [*self.waiting, *(self.held or ())]
+        trials = {job.trial.number: job.trial for job in left}
+        trials |= {trial.number: optuna.Trial(self.study, trial._trial_id) for trial in self.again}
+        for trial in trials.values():
+            self.account.release(trial.number)
+            if COSTS not in trial.user_attrs:
+                self.account.forget(trial.number)
+            if not trial.user_attrs.get(CUT):
+                trial.set_user_attr(CUT, True)
+
+    # Runs and their entries
+
+    def _seeds(self, trial: optuna.Trial) -> list[Job]:
+        """All runs of a trial."""
+        return [
+            Job(trial, repeat, run, stages, rungs(run, self.search.rungs), entry)
+            for repeat, (run, stages, entry) in enumerate(self._plans(trial))
+        ]
+
+    def _plans(self, trial: optuna.Trial | FrozenTrial) -> list[tuple[RunConfig, list[Stage], Entry]]:
+        """Each seed of a trial, its stages, and its entry: the account's or a new one, with the cost that is known."""
+        attributes, plans = trial.user_attrs, []
+        first = apply_changes(self.run, attributes[CHANGES])
+        for repeat in range(self.search.repeats):
+            run = replace(first, seed=first.seed + repeat)
+            stages = stages_of(run)
+            entry = self.account.entries.get((trial.number, repeat))
+            if entry is None:
+                entry = Entry({stage.key: stage.samples for stage in stages}, 0)
+                self.account.spend(entry, attributes.get(COSTS, {}).get(str(repeat), {}))
+            entry.look_up(self._missing(stages))
+            plans.append((run, stages, entry))
+        return plans
+
+    def _missing(self, stages: list[Stage]) -> int:
+        """Images of the stages that nobody has trained yet."""
+        return sum(stage.samples for stage in stages if self.store is None or not self.store.has(stage))
+
+    def _recall(self, trial: FrozenTrial) -> None:
+        """Enter what the runs of earlier drivers have cost: nothing of it is promised before it is taken up again."""
+        if CHANGES in trial.user_attrs and (trial.state.is_finished() or COSTS in trial.user_attrs):
+            for repeat, (_, _, entry) in enumerate(self._plans(trial)):
+                self.account.end(entry, trial.state == TrialState.COMPLETE)
+                self.account.entries[trial.number, repeat] = entry
+
+    def _competes(self, job: Job, seen: int) -> bool:
+        """Whether the score after `seen` images is compared with other trials'."""
+        return self.search.stops and job.repeat == 0 and seen in job.rungs

@@ -21,7 +21,7 @@ from tract_ray.search.space import Space
 from tract_ray.training import RunConfig
 from tract_ray.training.scoring import evaluation_marks
 
-CHANGES, ANCHOR, COSTS = "changes", "anchor", "costs"  # user attributes of its trials
+CHANGES, ANCHOR, COSTS, CUT = "changes", "anchor", "costs", "cut"  # user attributes of its trials
 PRUNERS = ("halving", "median", "none")
 OBJECTIVES = ("distance", "parameters", "seconds_per_image")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import optuna
 from rich.console import Console
 
-from tract_ray.analysis.ledger import ledger_of
+from tract_ray.analysis.ledger import banked, ledger_of
 from tract_ray.analysis.rows import finished, read_rows
 from tract_ray.analysis.statistics import verdict
 from tract_ray.cluster.resources import check_address, check_fits, connect, stale_placement_groups, trial_device
@@ -18,7 +18,7 @@ from tract_ray.cluster.run_on_tune import run_on_tune
 from tract_ray.cluster.tasks import collect, start_references, train_teacher_on_cluster
 from tract_ray.cluster.tune_searcher import StudySearcher
 from tract_ray.config import flatten, require
-from tract_ray.search.space import apply_changes
+from tract_ray.search.account import Account
 from tract_ray.search.study import open_study
 from tract_ray.search.warm_start import warm_start
 from tract_ray.sweep.definition import Sweep, SweepResult
@@ -30,7 +30,6 @@ from tract_ray.terminal import Progress, make_console
 from tract_ray.tracking import MlflowStore, Shipper, check_reachable, provenance, ui_command
 from tract_ray.training import check_run, run_parameters
 from tract_ray.training.stage_store import StageStore
-from tract_ray.training.stages import run_samples
 
 
 def run_sweep(sweep: Sweep, console: Console | None = None) -> SweepResult:
@@ -83,12 +82,11 @@ def _search(
     study = open_study(sweep.folder / "study.db", sweep.name, sweep.space, sweep.search)
     for name, count in warm_start(study, _earlier(sweep), sweep.space.suggest).items():
         console.print(f"warm start: {count} finished trials of {name}")
-    trouble, ran = _run_trials(sweep, study, store, parent, about, concurrency, console)
+    trouble, account, ran = _run_trials(sweep, study, store, parent, about, concurrency, console)
     rows = read_rows(study, sweep.folder / "trials")
     reference = collect(pending)
-    totals = [run_samples(apply_changes(sweep.run, row.changes)) for row in rows]
     wall = add_wall_time(sweep, time.monotonic() - begun if ran else 0.0)
-    ledger = ledger_of(rows, sweep.search.repeats, totals, wall, concurrency)
+    ledger = ledger_of(account, banked(account, {row.number: len(row.distances) for row in rows}), wall, concurrency)
     failed = [row.name for row in rows if row.status == "failed"]
     best = finished(rows)
     # Rows may be equal but for their names: of those, the verdict is about the best.
@@ -115,18 +113,18 @@ def _run_trials(
     about: dict[str, str],
     concurrency: int,
     console: Console,
-) -> tuple[str, bool]:
-    """Hand the study's trials to Tune until they have ended; returns what kept the record out of MLflow, and whether
-    there was anything to run.
+) -> tuple[str, Account, bool]:
+    """Hand the study's trials to Tune until they have ended; returns what kept the record out of MLflow, the account,
+    and whether there was anything to run.
     """
     trials, search = sweep.folder / "trials", sweep.search
-    total = sweep.run.method.samples * search.trials * search.repeats
-    with Progress(sweep.experiment.replace("_", " "), total, console.file) as progress:
+    with Progress(sweep.experiment.replace("_", " "), 0, console.file) as progress:
         follower = Follower(study, trials, sweep.run, Shipper(store, sweep.name, parent), about, progress)
-        follower.catch_up()
         searcher = StudySearcher(
             study, sweep.space, sweep.run, search, follower.started, follower.ended, StageStore(sweep.paths)
         )
+        follower.expect = searcher.queue.foreseen
+        follower.catch_up()
         todo = searcher.todo()
         try:
             if todo:
@@ -140,7 +138,7 @@ def _run_trials(
                 )
         finally:
             trouble = follower.close()
-        return trouble, todo > 0
+        return trouble, searcher.account, todo > 0
 
 
 def _earlier(sweep: Sweep) -> list[tuple[Path, str]]:

@@ -8,19 +8,21 @@ import optuna
 import torch
 from rich.console import Console
 
-from tract_ray.analysis.ledger import Ledger, show_ledger
+from tract_ray.analysis.ledger import Ledger, banked, ledger_of, show_ledger
 from tract_ray.data import dataset_info
 from tract_ray.networks import count_parameters
+from tract_ray.search.jobs import JobQueue
+from tract_ray.search.rehearsal import Rehearsal, RehearsedStages, by_chance
 from tract_ray.search.space import ROW, apply_changes
 from tract_ray.search.study import CHANGES, anchors_of, enqueue_anchors, rungs, sampler_for
 from tract_ray.sweep.definition import Sweep
 from tract_ray.terminal import duration
-from tract_ray.training import RunConfig, find_teacher
+from tract_ray.training import find_teacher
 from tract_ray.training.run_config import build_for
 from tract_ray.training.stage_store import StageStore
-from tract_ray.training.stages import stages_of
 
 PROBE = 16  # images of the batch that is timed
+CHANCES = 4  # rehearsals of a sweep that stops trials
 
 
 def print_plan(sweep: Sweep, console: Console) -> None:
@@ -28,14 +30,14 @@ def print_plan(sweep: Sweep, console: Console) -> None:
     console.print(f"{sweep.experiment}: {sweep.question}\n")
     _print_space(sweep, console)
     _print_run(sweep, console)
-    search, runs = sweep.search, drawn_runs(sweep)
+    search = sweep.search
     found = find_teacher(sweep.run.teacher, sweep.paths) is not None
     teacher = "found" if found else "to be trained"
-    trainings = len(runs) + (not found)
+    trainings = search.trials * search.repeats + (not found)
     console.print(f"trainings: {trainings} ({search.trials} trials x {search.repeats} seeds, teacher {teacher})")
     if search.budget:
         console.print(f"budget: {search.budget.describe()}")
-    ledger = foresee(sweep, runs)
+    ledger = foresee(sweep)
     show_ledger(ledger, console)
     _print_time(sweep, ledger.trained, found, console)
     console.print(f"nothing was run; the sweep would be {sweep.folder}, the record {sweep.mlflow_uri}")
@@ -85,48 +87,34 @@ def _print_time(sweep: Sweep, trained: int, found: bool, console: Console) -> No
     )
 
 
-def drawn_runs(sweep: Sweep) -> list[RunConfig]:
-    """The runs that this sweep would draw if every distance were the same: its anchors, and an example of the rest."""
+def rehearse(sweep: Sweep, seed: int = 0) -> JobQueue:
+    """The queue of this sweep after it went through all of its runs, with distances by chance."""
     search = sweep.search
     study = optuna.create_study(
-        directions=["minimize"] * len(search.objectives), sampler=sampler_for(sweep.space, search)
+        directions=["minimize"] * len(search.objectives),
+        sampler=sampler_for(sweep.space, search),
+        pruner=search.build_pruner(),
     )
     enqueue_anchors(study, sweep.space, search)
-    runs = []
-    for _ in range(search.trials):
-        trial = study.ask()
-        changes = sweep.space.suggest(trial)
-        trial.set_user_attr(CHANGES, changes)
-        run = apply_changes(sweep.run, changes)
-        study.tell(trial, [0.0] * len(search.objectives))
-        runs += [apply_changes(run, {"seed": run.seed + repeat}) for repeat in range(search.repeats)]
-    return runs
+    stages = RehearsedStages(StageStore(sweep.paths))
+    queue = JobQueue(study, sweep.space, sweep.run, search, stages)
+    Rehearsal(stages, slots=max(1, sweep.concurrency), score=by_chance(seed)).run(queue)
+    return queue
 
 
-def foresee(sweep: Sweep, runs: list[RunConfig]) -> Ledger:
-    """The ledger of `runs`: shared stages exactly, stopping as if halving kept its share at every rung."""
-    store, known, search = StageStore(sweep.paths), set[str](), sweep.search
-    naive = shared = stopped = bank = 0
-    kept = 1 / search.reduction if search.pruner == "halving" else 1.0
-    exempt = len(anchors_of(sweep.space, search)) * search.repeats if search.finish_anchors else 0
-    for number, run in enumerate(runs):
-        edges = [0, *rungs(run, search.rungs)]
-        weights = [1.0 if number < exempt else kept**k for k in range(len(edges))]
-        begin = 0
-        for stage in stages_of(run):
-            end = begin + stage.samples
-            seen = sum(
-                w * max(0, min(end, high) - max(begin, low))
-                for w, low, high in zip(weights, edges, [*edges[1:], run.method.samples], strict=True)
-            )
-            naive += stage.samples
-            stopped += stage.samples - round(seen)
-            if stage.key in known or store.has(stage):
-                shared += round(seen)
-            known.add(stage.key)
-            begin = end
-        bank += len(getattr(run.method, "mu_i_bank", ())) * run.method.samples
-    return Ledger(naive, naive - stopped - shared, stopped, shared, bank, 0.0)
+def foresee(sweep: Sweep) -> Ledger:
+    """What the sweep would cost: exactly where nothing is stopped, else the mean of what chance makes of it."""
+    ledgers = []
+    for seed in range(CHANCES if sweep.search.stops and sweep.search.sampler != "gp" else 1):
+        queue = rehearse(sweep, seed)
+        changed = {n: apply_changes(sweep.run, t.user_attrs[CHANGES]) for n, t in enumerate(queue.study.trials)}
+        averages = {number: 1 + len(getattr(run.method, "mu_i_bank", ())) for number, run in changed.items()}
+        ledgers.append(ledger_of(queue.account, banked(queue.account, averages)))
+    naive, trained, stopped, bank = (
+        round(sum(getattr(ledger, name) for ledger in ledgers) / len(ledgers))
+        for name in ("naive", "trained", "stopped", "bank")
+    )
+    return Ledger(naive, trained, stopped, naive - stopped - trained, bank, 0.0)
 
 
 def _probe(sweep: Sweep) -> tuple[float, float, int]:

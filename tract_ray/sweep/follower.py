@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import TrialState
 
-from tract_ray.analysis.rows import PASSED_ON, STATES, describe, read_rows
+from tract_ray.analysis.rows import CUT_SHORT, PASSED_ON, describe, read_rows, status_of
 from tract_ray.config import from_dict
 from tract_ray.search.jobs import Job
 from tract_ray.search.study import ANCHOR, CHANGES
@@ -18,7 +19,13 @@ from tract_ray.terminal import Progress
 from tract_ray.tracking import Shipper
 from tract_ray.training import RunConfig, run_parameters
 
-MLFLOW_STATUS = {"finished": "FINISHED", "stopped early": "KILLED", "failed": "FAILED", PASSED_ON: "FINISHED"}
+MLFLOW_STATUS = {
+    "finished": "FINISHED",
+    "stopped early": "KILLED",
+    "failed": "FAILED",
+    PASSED_ON: "FINISHED",
+    CUT_SHORT: "KILLED",
+}
 
 
 class Follower:
@@ -36,31 +43,34 @@ class Follower:
         """`about` is what every trial's parameters say beside its configuration."""
         self.study, self.trials, self.run, self.about, self.progress = study, trials, run, about, progress
         self.best: tuple[float, str] | None = None
+        self.expect: Callable[[], int] | None = None  # images that all runs will have seen in the end
         self.shipper = shipper
         shipper.listener = lambda trial, line: progress.update(trial, line["samples"])
         shipper.start()
 
     def catch_up(self) -> None:
         """After an interruption: trials that had ended may still have lines that MLflow lacks."""
+        states = {trial.number: trial.state for trial in self.study.get_trials(deepcopy=False)}
         for row in read_rows(self.study, self.trials):
-            for repeat in range(max(1, len(row.seeds))) if row.status in MLFLOW_STATUS else ():
-                name = trial_name(int(row.name.removeprefix("trial-")), repeat)
+            for repeat in range(max(1, len(row.costs))) if states[row.number].is_finished() else ():
+                name = trial_name(row.number, repeat)
                 file = self.trials / name / "config.json"
                 if not file.is_file():
                     continue  # it failed before it began
                 run = from_dict(RunConfig, json.loads(file.read_text())["config"])
                 self._watch(name, run)
-                distance = row.seeds[repeat] if row.seeds else row.distance
+                distance = row.seeds[repeat] if repeat < len(row.seeds) else row.distance
                 cost = row.costs[repeat] if repeat < len(row.costs) else {"samples": float(row.samples)}
                 self._end(name, run, row.status, distance, cost, row.changes, row.anchor)
 
     def started(self, job: Job) -> None:
         """A run was handed to the cluster."""
         self._watch(job.name, job.run)
+        self._expect()
 
     def ended(self, job: Job, state: TrialState, result: dict[str, Any]) -> None:
         """A run ended: a line that stays, and the end of its MLflow run."""
-        status, changes = STATES[state.name], job.trial.user_attrs[CHANGES]
+        status, changes = status_of(job.trial, state, job.cut), job.trial.user_attrs[CHANGES]
         distance, seen = result.get("distance"), int(result.get("samples", 0))
         anchor = bool(job.trial.user_attrs.get(ANCHOR))
         cost = {"samples": float(seen), **job.cost}
@@ -76,6 +86,7 @@ class Follower:
         """Ship what is left; returns what kept part of the record out of MLflow, or nothing."""
         for name in self.shipper.open_trials():
             self.shipper.end(name, "KILLED", {}, {"tract_ray.status": "interrupted"})
+        self._expect()
         return "" if self.shipper.close() else self.shipper.trouble or "it was too slow"
 
     def _watch(self, name: str, run: RunConfig) -> None:
@@ -91,7 +102,7 @@ class Follower:
         changes: dict[str, Any],
         anchor: bool,
     ) -> None:
-        seen, whole = int(cost.get("samples", 0)), self.run.method.samples
+        seen = int(cost.get("samples", 0))
         # A stopped trial's last score may be of more steps, and smaller than any finished one's.
         values = {"distance": distance if status == "finished" else None, **cost}
         tags = {"status": status, "anchor": str(anchor).lower(), "changed": ",".join(changes), "seed": str(run.seed)}
@@ -101,9 +112,13 @@ class Follower:
             {key: float(value) for key, value in values.items() if value is not None},
             {f"tract_ray.{key}": value for key, value in tags.items()},
         )
-        # The total counts each run as the first one's length; a run of another length, or one cut short, moves it.
-        self.progress.skip(whole - seen)
+        self._expect()
         if status == "finished" and distance is not None:
             self.best = min([(distance, name), *([self.best] if self.best else [])])
         leader = f"best {self.best[0]:.3f} ({self.best[1]})" if self.best else ""
         self.progress.update(name, seen, leader)
+
+    def _expect(self) -> None:
+        """The total of the progress: what the account foresees now."""
+        if self.expect:
+            self.progress.total = max(1, self.expect())

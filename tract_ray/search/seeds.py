@@ -1,0 +1,34 @@
+"""What the seeds of one configuration have found together: the numbers of its row, and what the sampler is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """`distance` is the mean of `seeds` at `mu_i`, `distances` are the means by mu_i."""
+
+    distance: float
+    mu_i: float
+    distances: dict[float, float]
+    seeds: tuple[float, ...]
+
+
+def pooled(results: Sequence[Mapping[str, Any]], select: str = "best") -> Pooled:
+    """Of the seeds' results (or last reports, where mu_i may be text), as plain data.
+
+    Unless the runs score their `own` mu_i, it is the best in the mean, not each seed's.
+    """
+    first = results[0]
+    banks = [{float(mu): float(d) for mu, d in (r.get("distances") or {}).items()} for r in results]
+    shared = [mu for mu in banks[0] if all(mu in bank for bank in banks)]
+    distances = {mu: float(np.mean([bank[mu] for bank in banks])) for mu in shared}
+    own = select == "own" or not distances
+    mu = float(first.get("mu_i", 0.0)) if own else min(distances, key=distances.__getitem__)
+    seeds = tuple(bank.get(mu, float(r["distance"])) for bank, r in zip(banks, results, strict=True))
+    return Pooled(distances.get(mu, float(np.mean(seeds))), mu, distances, seeds)
