@@ -62,9 +62,20 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
     """Save tensors in one atomic step; shared or strided storage is made contiguous first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    own = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+    own = _apart({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     save_file(own, str(new), dict(metadata or {}))
     new.replace(path)
+
+
+def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, copied where an earlier one has the same memory: the file holds each by itself."""
+    seen, apart = set[int](), {}
+    for name, tensor in tensors.items():
+        place = tensor.untyped_storage().data_ptr()
+        shares = place in seen or tensor.untyped_storage().nbytes() != tensor.numel() * tensor.element_size()
+        apart[name] = tensor.clone() if shares else tensor
+        seen.add(place)
+    return apart
 
 
 def read_safetensors(path: Path, field: str) -> dict[str, Tensor]:

@@ -16,12 +16,11 @@ from tract_ray.search.budget import Budget, parse_budget
 from tract_ray.search.space import rows
 from tract_ray.training import Paths, RunConfig
 from tract_ray.training.stage_store import StageStore
-from tract_ray.training.stages import stages_of
 
 
 def finish_stage(store: StageStore, run: RunConfig, number: int) -> None:
     """As if the stage had been trained."""
-    folder = store.path(stages_of(run)[number])
+    folder = store.path(store.stages_of(run)[number])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "stage.json").write_text("{}")
 

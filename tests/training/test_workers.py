@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from runs import content_of, tiny_run
 from safetensors.torch import load_file
 
 from tract_ray.evaluation import classifier
-from tract_ray.training import Paths, RunConfig, Worker, run_distillation, train_teacher
+from tract_ray.training import Paths, RunConfig, Worker, checkpoint_writer, run_distillation, train_teacher
 from tract_ray.training.teacher import teacher_folder
 
 
@@ -27,11 +29,17 @@ def uneven_run() -> RunConfig:
 def work(rank: int, paths: Paths, folder: Path) -> None:
     torch.set_num_threads(1)
     classifier.RECIPE["steps"] = 20
-    dist.init_process_group("gloo", init_method=f"file://{folder}.meeting", rank=rank, world_size=2)
+    meeting, patience = f"file://{folder}.meeting", timedelta(seconds=60)
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2, timeout=patience)
     worker = Worker(rank, 2)
     try:
         train_teacher(replace(uneven_run().teacher, seed=1), paths, worker)
         result = run_distillation(uneven_run(), paths, folder, worker=worker)
+        save = checkpoint_writer.write_checkpoint
+        checkpoint_writer.write_checkpoint = lambda *a: (time.sleep(0.5), save(*a))  # the others are far ahead
+        alone = folder.with_name("unshared")
+        unshared = run_distillation(uneven_run(), paths, alone, worker=worker, reuse=False)
+        (folder / f"unshared-{rank}.json").write_text(json.dumps(unshared.to_json()))
         (folder / f"rank-{rank}.json").write_text(json.dumps(result.to_json()))
     finally:
         dist.destroy_process_group()
@@ -58,6 +66,15 @@ def test_the_student_is_the_same(two: Path, paths: Paths, tmp_path: Path) -> Non
     for line, other in zip(alone["record"], shared["record"], strict=True):
         assert line["samples"] == other["samples"]
         assert other.get("metrics", {}) == pytest.approx(line.get("metrics", {}), rel=1e-2)
+
+
+def test_no_worker_begins_a_stage_before_the_last_one_is_written(two: Path) -> None:
+    """Without a cache to meet at: all begin it from the same checkpoint, and so make the same student again."""
+    shared, *unshared = (
+        json.loads((two / f"{name}.json").read_text()) for name in ("rank-0", "unshared-0", "unshared-1")
+    )
+    assert [run["distances"] for run in unshared] == [shared["distances"]] * 2
+    assert [run["trained"] for run in unshared] == [960] * 2
 
 
 def test_every_worker_returns_the_result(two: Path) -> None:

@@ -45,6 +45,7 @@ def train_teacher(
     out: str | Path | None = None,
     storage: str | Path | None = None,
     data_root: str | None = None,
+    checkpoint_seconds: float = 60.0,
     device: str | torch.device | None = None,
     threads: int = 0,
     progress: bool | IO[str] = True,
@@ -60,7 +61,7 @@ def train_teacher(
     >>> teacher.sample(2, steps=8).shape
     torch.Size([2, 1, 8, 8])
     """
-    paths, worker = Paths.at(storage, data_root), worker_on(device, threads)
+    paths, worker = Paths.at(storage, data_root, checkpoint_seconds), worker_on(device, threads)
     config = teacher_recipe(
         absolute_dataset(dataset),
         network,
@@ -99,6 +100,7 @@ def distill(
     out: str | Path | None = None,
     storage: str | Path | None = None,
     data_root: str | None = None,
+    checkpoint_seconds: float = 60.0,
     device: str | torch.device | None = None,
     threads: int = 0,
     progress: bool | IO[str] = True,
@@ -119,7 +121,7 @@ def distill(
     >>> student.steps, student.metric, student.distance == student.result.distance
     (1, 'fid_digits', True)
     """
-    paths, worker = Paths.at(storage, data_root), worker_on(device, threads)
+    paths, worker = Paths.at(storage, data_root, checkpoint_seconds), worker_on(device, threads)
     taught = _teacher(teacher, dataset, network, teacher_samples)
     changes = {
         "time_schedule": parse_time_schedule(time_schedule) if time_schedule else None,

@@ -109,7 +109,7 @@ class _Trained(StageStore):
     """The stages that replayed runs have trained so far."""
 
     def __init__(self) -> None:
-        self.keys: set[str] = set()
+        self.paths, self.keys = None, set[str]()
 
     def has(self, stage: Stage) -> bool:
         return stage.key in self.keys

@@ -16,6 +16,7 @@ Network = Annotated[str | None, typer.Option(help="Network preset; default: the 
 Storage = Annotated[Path | None, typer.Option(help="Folder of runs and caches; default: runs.")]
 DataRoot = Annotated[str | None, typer.Option(help="Where downloaded data sets live.")]
 SkipDamaged = Annotated[bool, typer.Option("--skip-damaged", help="Leave out images on disk that cannot be read.")]
+CheckpointSeconds = Annotated[float, typer.Option(help="Seconds between checkpoints; 0: only where it is scored.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; default: the GPU where there is one.")]
 Threads = Annotated[int, typer.Option(help="CPU threads; 0: torch's own choice.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else to standard output.")]

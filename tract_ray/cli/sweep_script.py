@@ -101,6 +101,7 @@ def sweep_command(
             str | None, Option(help="Ray cluster HOST:PORT; default: this machine's, else a local one.")
         ] = None,
         data_root: Annotated[str | None, Option(help="Where downloaded data sets live.")] = None,
+        checkpoint_seconds: Annotated[float, Option(help="Seconds between a trial's checkpoints; 0: none.")] = 60.0,
         # Where the record goes
         storage: Annotated[
             Path | None, Option(help="Folder of runs and caches, shared by all nodes (default: runs).")
@@ -115,7 +116,7 @@ def sweep_command(
             bool, Option("--dry-run", help="Print space, resources, trainings and cost; run nothing.")
         ] = False,
     ) -> None:
-        paths = Paths.at(storage, data_root)
+        paths = Paths.at(storage, data_root, checkpoint_seconds)
         options = Options(
             dataset=dataset,
             network=network,

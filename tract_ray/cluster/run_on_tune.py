@@ -27,12 +27,11 @@ def run_on_tune(
     `folder` is the sweep's: its trials are below `trials/`, and what Tune keeps is below `tune/`.
     """
     attempt = 1 + sum(1 for _ in (folder / "tune").glob("attempt-*"))
-    places = {"storage": str(paths.storage), "cache": str(paths.cache), "data_root": paths.data_root}
     tune.Tuner(
         tune.with_resources(trainable, _resources(request)),
         param_space={
             "folder": str(folder / "trials"),
-            "paths": places,
+            "paths": paths.plain(),
             "workers": request.workers,
             "cpus": request.cpus,
             "gpus": request.gpus,

@@ -22,7 +22,7 @@ def _loop(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     torch.set_num_threads(config["cpus"])
     worker = Worker(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
-    paths = Paths(Path(config["storage"]), Path(config["cache"]), config["data_root"])
+    paths = Paths.from_plain(config["paths"])
     run = from_dict(RunConfig, json.loads(config["run"]))
     run_distillation(run, paths, Path(config["folder"]), worker=worker, report=ray.train.report)
 
@@ -51,9 +51,7 @@ def run_with_workers(
         train_loop_config={
             "run": json.dumps(to_dict(run)),
             "folder": str(folder),
-            "storage": str(paths.storage),
-            "cache": str(paths.cache),
-            "data_root": paths.data_root,
+            "paths": paths.plain(),
             "cpus": cpus,
         },
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),

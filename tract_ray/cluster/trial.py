@@ -19,7 +19,7 @@ def run_trial(config: dict[str, Any]) -> None:
     """Tune's trainable. `config`: `name`, `run` (JSON), `folder` of all trials, `paths`, `workers`, `cpus`, `gpus`."""
     run = from_dict(RunConfig, json.loads(config["run"]))
     folder = Path(config["folder"]) / config["name"]
-    paths = Paths(Path(config["paths"]["storage"]), Path(config["paths"]["cache"]), config["paths"]["data_root"])
+    paths = Paths.from_plain(config["paths"])
     try:
         if config["workers"] > 1:
             run_with_workers(

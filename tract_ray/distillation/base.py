@@ -18,6 +18,8 @@ from tract_ray.distillation.phases import Phase
 from tract_ray.distillation.reconstruction import propose
 from tract_ray.distillation.recorder import AverageFolder, AverageRecorder
 
+AVERAGES = ("mu_i", "mu_i_last", "mu_i_residual", "mu_i_bank", "mu_i_bank_phases", "mu_i_snapshots")
+
 
 @dataclass(frozen=True, kw_only=True)
 class DistillationConfig(MethodConfig):
@@ -103,15 +105,23 @@ class Distillation(Method):
 
     @classmethod
     def determines(cls, config: DistillationConfig, phase: Phase, start: int, end: int) -> dict[str, Any]:
-        averages = ("mu_i", "mu_i_last", "mu_i_residual", "mu_i_bank", "mu_i_bank_phases", "mu_i_snapshots")
-        own = {k: v for k, v in to_dict(config).items() if k not in (*averages, *cls.layout)}
         place = {"first": phase.index == 0, "longest": config.phases()[0].teacher_steps}
         spans = {name: getattr(phase, name) for name in ("start", "steps", "teacher_steps", "student_steps")}
         snapshots = config.mu_i_snapshots if config.is_last(phase) else 0
         carried = {"mu": config.carried_mus(phase), "snapshots": snapshots}
-        if config.carries_on:
+        if config.carries_on and len(config.phases()) > 1:
             place["last"] = config.is_last(phase)  # the last phase stores less than what another would go on from
+        own = cls.effective(config, phase)
         return {"method": own, "phase": place | spans, "steps": [start, end], "averages": carried}
+
+    @classmethod
+    def effective(cls, config: DistillationConfig, phase: Phase) -> dict[str, Any]:
+        """The settings that have an effect beside the averages and the layout; equal effects are spelt alike."""
+        without = {"samples", *AVERAGES, *cls.layout}
+        if len(config.phases()) == 1:
+            without |= {"student_init", "keep_optimizer", "keep_averages"}
+        own = {name: value for name, value in to_dict(config).items() if name not in without}
+        return own | {"warmup": config.warmup if config.warmup > 1 else 0}  # the first step has the whole rate anyway
 
     @classmethod
     def handover(cls, config: DistillationConfig, phase: Phase) -> float:
@@ -173,7 +183,7 @@ class Distillation(Method):
         """The averages that follow the student, by name."""
         recorded = self.recorder.members if self.recorder else {}
         return {_inference(mu): average for mu, average in self.inference.items()} | {
-            f"recorded.{mu:.10f}": average for mu, average in recorded.items()
+            f"recorded.{mu!r}": average for mu, average in recorded.items()
         }
 
     def after_step(self, batch: Batch) -> None:
@@ -215,8 +225,8 @@ class Distillation(Method):
 
 
 def _inference(mu: float) -> str:
-    """The name of the inference average at `mu` in a checkpoint."""
-    return f"inference.{mu:.10f}"
+    """The name of the inference average at `mu` in a checkpoint: its own, to the last digit."""
+    return f"inference.{mu!r}"
 
 
 def frozen_copy(network: nn.Module) -> nn.Module:

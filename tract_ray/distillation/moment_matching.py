@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,12 @@ class GeneratorDistillation(Distillation):
     config: MomentMatchingConfig
     sampler = "ancestral"
     keeps_best = True
+
+    @classmethod
+    def effective(cls, config: DistillationConfig, phase: Phase) -> dict[str, Any]:
+        own = super().effective(config, phase)
+        del own["lr_decay"]
+        return own | {"warmup": min(config.warmup, phase.steps // 10)}
 
     def generate(self, batch: Batch, student: Denoiser) -> Generated:
         """Noise the data to `t`, generate, and step back to `s < t` as the sampler would."""

@@ -14,8 +14,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tract_ray.config import require
 from tract_ray.diffusion import Denoiser, add_noise, loss_weight
+from tract_ray.distillation.base import DistillationConfig
 from tract_ray.distillation.method import Batch, register, squared_error
 from tract_ray.distillation.moment_matching import GeneratorDistillation, MomentMatchingConfig
+from tract_ray.distillation.phases import Phase
 
 BETA2, EPS = 0.999, 1e-8  # Adam's, as the teacher's own training would use them
 
@@ -78,6 +80,12 @@ class InstantMomentMatching(GeneratorDistillation):
     kind = "moment_matching_instant"
     paper = "Salimans et al. 2024, arXiv 2406.04103"
     config_type = InstantMomentMatchingConfig
+
+    @classmethod
+    def effective(cls, config: DistillationConfig, phase: Phase) -> dict[str, Any]:
+        own = super().effective(config, phase)
+        return own | {"preconditioner_steps": min(own["preconditioner_steps"], phase.steps)}
+
     config: InstantMomentMatchingConfig
 
     def __init__(self, config: InstantMomentMatchingConfig, teacher: Denoiser | None, student: nn.Module) -> None:

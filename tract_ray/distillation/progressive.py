@@ -79,7 +79,7 @@ class Progressive(Distillation):
     paper = "Salimans & Ho 2022, arXiv 2202.00512"
     config_type = ProgressiveConfig
     config: ProgressiveConfig
-    layout = ("samples", "phase_shares", "start_steps", "end_steps", "updates_per_phase")
+    layout = ("phase_shares", "start_steps", "end_steps", "updates_per_phase")
 
     def loss(self, batch: Batch) -> Tensor:
         start = 2 * batch.draws.integers(self.phase.student_steps)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,12 @@ class Regression(Distillation):
     kind = "regression"
     paper = "Luhman & Luhman 2021, arXiv 2101.02388"
     config_type = RegressionConfig
+
+    @classmethod
+    def effective(cls, config: DistillationConfig, phase: Phase) -> dict[str, Any]:
+        own = super().effective(config, phase)
+        return own if own["pairs"] else own | {"pairs_seed": 0}
+
     config: RegressionConfig
 
     def __init__(self, config: RegressionConfig, teacher: Denoiser | None, student: nn.Module) -> None:

@@ -92,7 +92,7 @@ class Tract(Distillation):
     paper = "Berthelot et al. 2023, arXiv 2303.04248"
     config_type = TractConfig
     config: TractConfig
-    layout = ("samples", "phase_shares", "time_schedule")
+    layout = ("phase_shares", "time_schedule", "boundary")
 
     def __init__(self, config: TractConfig, teacher: Denoiser | None, student: nn.Module) -> None:
         super().__init__(config, teacher, student)

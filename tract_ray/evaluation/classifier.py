@@ -52,9 +52,8 @@ def trained_classifier(dataset: Dataset, cache: Path) -> tuple[SmallClassifier, 
     the same weights; the folder appears whole or not at all.
     """
     require(dataset.num_classes > 1, "features", f"{dataset.name} has no labels; a classifier needs some")
-    data_key = hashlib.sha256(dataset.images.cpu().numpy().tobytes()).hexdigest()
     recipe = {**RECIPE, "steps": RECIPE["steps"] * (LONGER if len(dataset) > MANY else 1)}
-    key = hashlib.sha256(json.dumps([recipe, dataset.shape, data_key]).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps([recipe, dataset.shape, dataset.fingerprint]).encode()).hexdigest()[:16]
     folder = cache / "classifiers" / f"{dataset.name.partition(':')[0]}-{key}"
     network = SmallClassifier(dataset.shape, dataset.num_classes)
     if not (folder / "model.safetensors").is_file():

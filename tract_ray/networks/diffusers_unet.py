@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tract_ray.config import InputError, require
+from tract_ray.networks.layers import replace_dropout
 
 # The DDPM of Ho et al. 2020 for CIFAR-10, as diffusers describes it.
 DDPM_CIFAR10: dict[str, Any] = {
@@ -45,6 +46,13 @@ def nearest_timestep(table: Tensor, logsnr: Tensor) -> Tensor:
     return after - 1 + (above - wanted) / (above - below)
 
 
+class ClassTable(nn.Embedding):
+    """The rows of a `UNet2DModel`'s class embedding. A negative label is "no class" and adds nothing."""
+
+    def forward(self, labels: Tensor) -> Tensor:
+        return super().forward(labels.clamp(min=0)) * (labels >= 0).to(self.weight.dtype)[:, None]
+
+
 class DiffusersUNet(nn.Module):
     """`network(x, logsnr, labels)`: `(B, in_channels, H, W)` -> `(B, out_channels, H, W)`.
 
@@ -71,6 +79,9 @@ class DiffusersUNet(nn.Module):
         classes = {"num_class_embeds": num_classes or None}
         self.num_classes = num_classes
         self.model = library.UNet2DModel.from_config({**unet, **data, **classes})
+        replace_dropout(self.model)
+        if isinstance(self.model.class_embedding, nn.Embedding):
+            self.model.class_embedding = ClassTable.from_pretrained(self.model.class_embedding.weight, freeze=False)
         # A table of embeddings has no entries between its timesteps.
         self.discrete = self.model.config.time_embedding_type == "learned"
         noise = library.DDPMScheduler.from_config(dict(scheduler))

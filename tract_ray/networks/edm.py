@@ -40,6 +40,15 @@ def one_hot(labels: Tensor | None, classes: int, like: Tensor) -> Tensor:
     return (cast(Tensor, labels)[:, None] == torch.arange(classes, device=like.device)).to(like.dtype)
 
 
+def unaugmented(layer: nn.Module, like: Tensor) -> Tensor:
+    """What a layer without bias adds for augmentation labels of zero: zeros `(B, features)`.
+
+    The weights take part in every step, so each has a gradient, as several workers and derivatives by all weights need.
+    """
+    weight = cast(Tensor, layer.weight)
+    return F.linear(like.new_zeros(like.shape[0], weight.shape[1]), weight)
+
+
 def _check(image_size: int, channels: int, multipliers: Sequence[int]) -> None:
     deepest = 2 ** (len(multipliers) - 1)
     require(image_size % deepest == 0, "network", f"image size {image_size} is not a multiple of {deepest}")
@@ -50,8 +59,8 @@ class SongUNet(nn.Module):
     """`network(x, logsnr, labels)`: `(B, in_channels, H, W)` -> `(B, out_channels, H, W)`.
 
     DDPM++ by default. NCSN++ is `embedding_type` "fourier", `encoder_type` "residual", `noise_multiplier` 2 and
-    `resample_filter` (1, 3, 3, 1). `augment_dim` > 0 holds the weights of EDM's augmentation labels, which are fed
-    nothing here: that is what EDM's own sampler does.
+    `resample_filter` (1, 3, 3, 1). `augment_dim` > 0 holds the weights of EDM's augmentation labels, which are always
+    fed zeros here, the label of an image that was not augmented: they change nothing and have the gradient zero.
     """
 
     def __init__(
@@ -129,6 +138,8 @@ class SongUNet(nn.Module):
         if self.map_label is not None:
             # One-hot labels have unit variance per class in EDM, hence the root.
             h = h + self.map_label(one_hot(labels, self.num_classes, h) * math.sqrt(self.num_classes))
+        if self.map_augment is not None:
+            h = h + unaugmented(self.map_augment, h)
         return F.silu(self.map_layer1(F.silu(self.map_layer0(h))))
 
     def forward(self, x: Tensor, logsnr: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -205,6 +216,8 @@ class DhariwalUNet(nn.Module):
 
     def forward(self, x: Tensor, logsnr: Tensor, labels: Tensor | None = None) -> Tensor:
         embedding = positional_embedding(noise_input(logsnr), self.features, endpoint=False)
+        if self.map_augment is not None:
+            embedding = embedding + unaugmented(self.map_augment, embedding)
         embedding = self.map_layer1(F.silu(self.map_layer0(embedding)))
         if self.map_label is not None:
             embedding = embedding + self.map_label(one_hot(labels, self.num_classes, embedding))

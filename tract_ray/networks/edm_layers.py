@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tract_ray.networks.layers import Dropout
+
 
 @dataclass(frozen=True)
 class Init:
@@ -119,6 +121,7 @@ class EDMBlock(nn.Module):
         self.conv0 = ResampleConv(channels_in, channels, 3, style.init, resample=resample, taps=style.taps)
         self.affine = edm_linear(style.embedding, channels * (2 if style.adaptive else 1), style.init)
         self.norm1 = edm_norm(channels, style.eps)
+        self.dropout = Dropout(style.dropout)
         self.conv1 = ResampleConv(channels, channels, 3, style.init_zero)
         self.skip: nn.Module = nn.Identity()
         if channels != channels_in or resample:
@@ -138,7 +141,7 @@ class EDMBlock(nn.Module):
             h = F.silu(self.norm1(h) * (1 + scale) + shift)
         else:
             h = F.silu(self.norm1(h + condition))
-        h = self.conv1(F.dropout(h, self.style.dropout, self.training))
+        h = self.conv1(self.dropout(h))
         x = (self.skip(x) + h) * self.style.skip_scale
         return (x + self._attended(x)) * self.style.skip_scale if self.heads else x
 

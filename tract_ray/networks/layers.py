@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from tract_ray.config import require
+
 NEARLY_ZERO = 1e-10
 
 
@@ -45,6 +47,40 @@ def sinusoidal_embedding(level: Tensor, features: int) -> Tensor:
     exponents = torch.arange(half, device=level.device, dtype=level.dtype) / (half - 1)
     angles = 1000 * level[:, None] * torch.exp(-math.log(10_000) * exponents)
     return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class Dropout(nn.Module):
+    """Dropout with the masks of the global batch, of which each worker keeps its samples' rows (`share_dropout`).
+
+    A sample meets the same mask on one worker and on four. Every mask comes from the global generator.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        require(0 <= p < 1, "dropout", f"must be in [0, 1), got {p}")
+        self.p, self.rank, self.world = p, 0, 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        own = x.shape[0]
+        kept = torch.empty((self.world * own, *x.shape[1:]), dtype=x.dtype, device=x.device).bernoulli_(1 - self.p)
+        return x * kept[self.rank * own : (self.rank + 1) * own].div_(1 - self.p)
+
+
+def share_dropout(network: nn.Module, rank: int, world: int) -> None:
+    """Tell a network's dropout that its batches are the part `rank` of `world` equal parts, in order."""
+    for layer in network.modules():
+        if isinstance(layer, Dropout):
+            layer.rank, layer.world = rank, world
+
+
+def replace_dropout(network: nn.Module) -> None:
+    """Put `Dropout` in the place of torch's in a network that others made."""
+    for layer in list(network.modules()):
+        for name, child in layer.named_children():
+            if type(child) is nn.Dropout:
+                setattr(layer, name, Dropout(child.p))
 
 
 class ClassEmbedding(nn.Module):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tract_ray.config import require
-from tract_ray.networks.layers import ClassEmbedding, linear, noise_level, sinusoidal_embedding
+from tract_ray.networks.layers import ClassEmbedding, Dropout, linear, noise_level, sinusoidal_embedding
 
 
 class MLPBlock(nn.Module):
@@ -17,7 +17,7 @@ class MLPBlock(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.film = linear(embedding, 2 * width, scale=0)
         self.dense1 = linear(width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.dense2 = linear(width, width, scale=0)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:

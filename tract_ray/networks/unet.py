@@ -14,7 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tract_ray.config import require
-from tract_ray.networks.layers import ClassEmbedding, conv, group_norm, linear, noise_level, sinusoidal_embedding
+from tract_ray.networks.layers import (
+    ClassEmbedding,
+    Dropout,
+    conv,
+    group_norm,
+    linear,
+    noise_level,
+    sinusoidal_embedding,
+)
 
 
 class ResidualBlock(nn.Module):
@@ -27,7 +35,7 @@ class ResidualBlock(nn.Module):
         self.conv1 = conv(channels_in, channels)
         self.film = linear(embedding, 2 * channels, scale=0)
         self.norm2 = group_norm(channels)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.conv2 = conv(channels, channels, scale=0)
         self.skip = conv(channels_in, channels, kernel=1) if channels_in != channels else nn.Identity()
 

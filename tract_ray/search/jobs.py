@@ -255,7 +255,7 @@ class JobQueue:
         first = apply_changes(self.run, attributes[CHANGES])
         for repeat in range(self.search.repeats):
             run = replace(first, seed=first.seed + repeat)
-            stages = stages_of(run)
+            stages = self.store.stages_of(run) if self.store else stages_of(run)
             entry = self.account.entries.get((trial.number, repeat))
             if entry is None:
                 entry = Entry({stage.key: stage.samples for stage in stages}, 0)

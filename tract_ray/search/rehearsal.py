@@ -23,6 +23,7 @@ class RehearsedStages(StageStore):
 
     def __init__(self, real: StageStore | None = None) -> None:
         self.real = real
+        self.paths = real.paths if real else None
         self.keys: set[str] = set()
 
     def has(self, stage: Stage) -> bool:

@@ -52,6 +52,20 @@ def save_checkpoint(
 
     At the `boundary` after a phase, only what the next one needs is stored, and `more`: optimisers that go on.
     """
+    tensors, state = checkpoint_content(method, optimizers, position, key, boundary=boundary, more=more)
+    write_checkpoint(path, tensors, state)
+
+
+def checkpoint_content(
+    method: Method,
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    position: Position,
+    key: str,
+    *,
+    boundary: bool = False,
+    more: Mapping[str, Tensor] | None = None,
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `save_checkpoint` stores: tensors, which training goes on to change, and plain data."""
     modules = {k: v for k, v in method.modules().items() if not boundary or k in method.kept()}
     tensors = {f"{name}.{k}": v for name, module in modules.items() for k, v in module.state_dict().items()}
     for name, optimizer in optimizers.items():
@@ -65,6 +79,11 @@ def save_checkpoint(
         "phase": method.phase.index,
         "counters": method.counters(),
     }
+    return tensors, state
+
+
+def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+    """Replace the checkpoint at `path` by this content."""
     write_safetensors(path, tensors, {"state": json.dumps(state)})
 
 

@@ -15,6 +15,7 @@ from tract_ray.evaluation import Evaluator, latency
 from tract_ray.files import write_text
 from tract_ray.networks import count_parameters
 from tract_ray.training.checkpoint import CHECKPOINT, Position
+from tract_ray.training.keys import model_content, start_key
 from tract_ray.training.model import Model
 from tract_ray.training.paths import Paths
 from tract_ray.training.result import RunResult, find_result
@@ -55,6 +56,7 @@ def run_distillation(
         last = stage_ends(config)[-1]
         ended = StagedRun(
             config,
+            built.start,
             built.method,
             built.dataset,
             built.scorer,
@@ -63,6 +65,7 @@ def run_distillation(
             worker,
             report,
             (lambda step, loss: on_step(step, last, loss)) if on_step else None,
+            paths.checkpoint_seconds,
         ).run()
         worker.gather(None)  # what the leading worker wrote is there for all
         result = _finish(config, built, folder, worker, ended, started)
@@ -73,8 +76,9 @@ def run_distillation(
 
 @dataclass(frozen=True)
 class _Built:
-    """What a run is made of."""
+    """What a run is made of; `start` is the key of what it begins with."""
 
+    start: str
     dataset: Dataset
     method: Method
     evaluator: Evaluator
@@ -85,6 +89,7 @@ def _build(config: RunConfig, paths: Paths, folder: Path, worker: Worker) -> _Bu
     teacher = _teacher(config, paths, worker).to(worker.device)
     dataset = load_dataset(teacher.dataset or config.teacher.dataset, paths.data_root).to(worker.device)
     _check_fit(teacher, dataset)
+    start = start_key(config, model_content(teacher), dataset.fingerprint)
     network, student = initial_student(config, teacher)
     method = methods[config.method.kind](config.method, teacher.denoiser, student.to(worker.device))
     evaluator = build_evaluator(config.evaluation, teacher, dataset, paths, worker)
@@ -93,7 +98,8 @@ def _build(config: RunConfig, paths: Paths, folder: Path, worker: Worker) -> _Bu
         about = {"key": config_hash(config), "config": to_dict(config)}
         write_text(folder / "config.json", json.dumps(about, indent=2))
         method.store_averages(folder / "averages")
-    return _Built(dataset, method, evaluator, Scorer(method, evaluator, config.evaluation, folder, worker, make_model))
+    scorer = Scorer(method, evaluator, config.evaluation, folder, worker, make_model)
+    return _Built(start, dataset, method, evaluator, scorer)
 
 
 def _teacher(config: RunConfig, paths: Paths, worker: Worker) -> Model:

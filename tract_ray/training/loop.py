@@ -11,14 +11,15 @@ import torch
 
 from tract_ray.data import Dataset, sample_indices
 from tract_ray.distillation import Batch, Draws, Method, MethodConfig, derive_seed, num_classes, phase_at
+from tract_ray.networks.layers import share_dropout
 from tract_ray.training.checkpoint import (
     CHECKPOINT,
     Position,
     read_checkpoint,
     restore_method,
     restore_optimizer,
-    save_checkpoint,
 )
+from tract_ray.training.checkpoint_writer import CheckpointWriter
 from tract_ray.training.record import Record
 from tract_ray.training.worker import Worker, check_batch
 
@@ -70,9 +71,9 @@ def train(
     """Train `method` on `dataset` to its end, or `until` a step, from the checkpoint in `folder` if there is one.
 
     `marks` are numbers of finished optimiser steps after which `on_mark` evaluates, a checkpoint is written and
-    `on_saved` is called; `on_step(step, loss)` is told about each logged step, of which a phase has `log_points`. The
-    result depends on the configuration and `seed` only: not on the number of workers (beyond rounding), nor on
-    interruptions (not at all).
+    `on_saved` is called; others are written about every `checkpoint_seconds` (0: none), beside the steps.
+    `on_step(step, loss)` is told about each logged step, of which a phase has `log_points`. The result depends on the
+    configuration and `seed` only: not on the number of workers (beyond rounding), nor on interruptions (not at all).
     """
     worker = worker or Worker()
     batch_size = method.config.batch
@@ -85,70 +86,72 @@ def train(
     method.to(worker.device)
     record = Record(folder, state["record_lines"], enabled=worker.leads)
     for denoiser in method.trained.values():
+        share_dropout(denoiser.module, worker.rank, worker.world)
         denoiser.network = worker.wrap(denoiser.module.train(method.uses_dropout))
 
     step, resumed, begun = state["step"], bool(found), time.perf_counter()
     optimizers: dict[str, torch.optim.Optimizer] = {}
     total, counted = torch.tensor(state["loss_sum"], device=worker.device), state["loss_count"]
-    since, since_step, saved = begun, step, time.monotonic()
+    since, since_step = begun, step
 
     def position() -> Position:
         trained = state["trained"] + (step - state["step"]) * batch_size
         seconds = state["seconds"] + (time.perf_counter() - begun) * worker.world
         return Position(step, record.lines, float(total), counted, trained, seconds)
 
-    while step < last:
-        phase = phase_at(method.phases, step)
-        log_every = max(1, phase.steps // log_points)
-        if step == phase.start:
-            method.start_phase(phase)
-            method.to(worker.device)
-            if not method.optimizers_go_on(phase):
-                optimizers = {}
-        if not optimizers:
-            optimizers = {
-                name: method.optimizer(name, list(denoiser.module.parameters()))
-                for name, denoiser in method.trained.items()
-            }
-            if resumed and (step > phase.start or method.optimizers_go_on(phase)):
-                for name, optimizer in optimizers.items():
-                    restore_optimizer(name, optimizer, tensors)
-            resumed = False
+    with CheckpointWriter(folder / CHECKPOINT, key, checkpoint_seconds, worker.leads) as writer:
+        while step < last:
+            phase = phase_at(method.phases, step)
+            log_every = max(1, phase.steps // log_points)
+            if step == phase.start:
+                method.start_phase(phase)
+                method.to(worker.device)
+                if not method.optimizers_go_on(phase):
+                    optimizers = {}
+            if not optimizers:
+                optimizers = {
+                    name: method.optimizer(name, list(denoiser.module.parameters()))
+                    for name, denoiser in method.trained.items()
+                }
+                if resumed and (step > phase.start or method.optimizers_go_on(phase)):
+                    for name, optimizer in optimizers.items():
+                        restore_optimizer(name, optimizer, tensors)
+                resumed = False
 
-        # Dropout draws from the global generator: seeding it here makes it resume exactly, too.
-        torch.manual_seed(derive_seed(seed, "dropout", step, worker.rank))
-        batch = make_batch(method, dataset, seed, step, worker)
-        name = method.active(batch.step)
-        optimizer = optimizers[name]
-        for group in optimizer.param_groups:
-            group["lr"] = method.learning_rate(batch.step)
-        loss = method.loss(batch).mean()
-        optimizer.zero_grad(set_to_none=True)
-        (loss * loss_scale(method, batch)).backward()
-        norm = prepare_gradients(list(method.trained[name].module.parameters()), method.config)
-        optimizer.step()
-        method.after_step(batch)
-        step += 1
-        total += loss.detach()
-        counted += 1
+            # Dropout draws the global batch's masks from the global generator: seeding it here makes it resume exactly.
+            torch.manual_seed(derive_seed(seed, "dropout", step))
+            batch = make_batch(method, dataset, seed, step, worker)
+            name = method.active(batch.step)
+            optimizer = optimizers[name]
+            for group in optimizer.param_groups:
+                group["lr"] = method.learning_rate(batch.step)
+            loss = method.loss(batch).mean()
+            optimizer.zero_grad(set_to_none=True)
+            (loss * loss_scale(method, batch)).backward()
+            norm = prepare_gradients(list(method.trained[name].module.parameters()), method.config)
+            optimizer.step()
+            method.after_step(batch)
+            step += 1
+            total += loss.detach()
+            counted += 1
 
-        if (step - phase.start) % log_every == 0 or step in marks or step == last:
-            value = float(worker.mean(total / counted))
-            rate = (step - since_step) * batch_size / max(time.perf_counter() - since, 1e-9)
-            metrics = {"loss": value, "gradient_norm": float(norm)}
-            record.metrics(step * batch_size, {**metrics, "images_per_second": rate, "phase": phase.index})
-            if on_step:
-                on_step(step, value)
-            total.zero_()
-            counted, since, since_step = 0, time.perf_counter(), step
-        due = worker.leads and time.monotonic() - saved > checkpoint_seconds
-        if step in marks or due:
-            if step in marks and on_mark:
-                on_mark(step, record)
-                since = time.perf_counter()
-            if worker.leads:
-                save_checkpoint(folder / CHECKPOINT, method, optimizers, position(), key)
-                saved = time.monotonic()
-            if step in marks and on_saved:
-                on_saved(position())
+            if (step - phase.start) % log_every == 0 or step in marks or step == last:
+                value = float(worker.mean(total / counted))
+                rate = (step - since_step) * batch_size / max(time.perf_counter() - since, 1e-9)
+                metrics = {"loss": value, "gradient_norm": float(norm)}
+                record.metrics(step * batch_size, {**metrics, "images_per_second": rate, "phase": phase.index})
+                if on_step:
+                    on_step(step, value)
+                total.zero_()
+                counted, since, since_step = 0, time.perf_counter(), step
+            if step in marks or writer.due():
+                if step in marks and on_mark:
+                    on_mark(step, record)
+                    since = time.perf_counter()
+                writer.save(method, optimizers, position())
+                if step in marks:
+                    writer.wait()
+                    if on_saved:
+                        on_saved(position())
+    worker.gather(None)  # what the leading worker wrote is there for all: the next stage begins from it
     return position()

@@ -1,11 +1,15 @@
-"""Where a run's files live. Not part of its configuration: moving the files changes no result."""
+"""Where a run's files live, and how often its state is among them. Not part of its configuration: no result changes."""
 
 from __future__ import annotations
 
+import math
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from tract_ray.config import require
 from tract_ray.data.on_disk import FOLDER_PREFIX, parse_folder
 
 UPLOADED = "/runtime_resources/working_dir_files/"
@@ -14,18 +18,39 @@ UPLOADED = "/runtime_resources/working_dir_files/"
 
 @dataclass(frozen=True)
 class Paths:
-    """`storage` holds sweeps and runs, `cache` what many runs share (teachers, classifiers), `data_root` downloads."""
+    """`storage` holds sweeps and runs, `cache` what many runs share (teachers, classifiers), `data_root` downloads.
+
+    A run in progress is written about every `checkpoint_seconds`, less often where that takes over 2% of its time; 0
+    writes it only where it is scored.
+    """
 
     storage: Path
     cache: Path
     data_root: str | None = None
+    checkpoint_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        seconds = self.checkpoint_seconds
+        require(0 <= seconds < math.inf, "checkpoint_seconds", f"must be 0 or more seconds, got {seconds}")
 
     @classmethod
-    def at(cls, storage: str | Path | None = None, data_root: str | None = None) -> Paths:
+    def at(
+        cls, storage: str | Path | None = None, data_root: str | None = None, checkpoint_seconds: float = 60.0
+    ) -> Paths:
         """Paths under `storage` (default `runs` in the project's folder); `TRACT_RAY_CACHE` moves the cache alone."""
         root = Path(storage).expanduser().absolute() if storage else project_folder() / "runs"
         cache = os.environ.get("TRACT_RAY_CACHE")
-        return cls(root, Path(cache).expanduser().absolute() if cache else root / "cache", data_root)
+        kept = Path(cache).expanduser().absolute() if cache else root / "cache"
+        return cls(root, kept, data_root, checkpoint_seconds)
+
+    def plain(self) -> dict[str, Any]:
+        """For another process."""
+        return {**asdict(self), "storage": str(self.storage), "cache": str(self.cache)}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Paths:
+        """The inverse of `plain`."""
+        return cls(**{**plain, "storage": Path(plain["storage"]), "cache": Path(plain["cache"])})
 
 
 def project_folder() -> Path:

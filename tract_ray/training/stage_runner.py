@@ -11,23 +11,25 @@ from typing import Any
 
 from torch import Tensor
 
-from tract_ray.config import config_hash
 from tract_ray.data import Dataset
 from tract_ray.distillation import Method
 from tract_ray.training.checkpoint import CHECKPOINT, Position, move_checkpoint, read_checkpoint, restore_method
+from tract_ray.training.keys import run_key
 from tract_ray.training.loop import train
 from tract_ray.training.record import Record, scored_lines
 from tract_ray.training.run_config import RunConfig
 from tract_ray.training.scoring import Scorer, evaluation_marks
 from tract_ray.training.stage_store import StageStore
-from tract_ray.training.stages import Stage, stages_of
+from tract_ray.training.stages import Stage, stages_from
 from tract_ray.training.worker import Worker
 
 Report = Callable[[dict[str, Any]], None]
 
 
 class StagedRun:
-    """One run in `folder`. `report` is told every score but the last, once nothing can lose it any more.
+    """One run in `folder`, from what it begins with (`start_key`).
+
+    `report` is told every score but the last, once nothing can lose it any more.
 
     A run that continues after an interruption, or takes over a stage, reports the scores of what it did not train
     again, in their order: whoever compares runs at these marks sees the same, whatever happened.
@@ -36,6 +38,7 @@ class StagedRun:
     def __init__(
         self,
         config: RunConfig,
+        start: str,
         method: Method,
         dataset: Dataset,
         scorer: Scorer,
@@ -44,11 +47,12 @@ class StagedRun:
         worker: Worker,
         report: Report | None = None,
         on_step: Callable[[int, float], None] | None = None,
+        checkpoint_seconds: float = 60.0,
     ) -> None:
         self.config, self.method, self.dataset, self.scorer = config, method, dataset, scorer
         self.store, self.folder, self.worker = store, folder, worker
-        self.report, self.on_step = report, on_step
-        self.key, self.stages = config_hash(config), stages_of(config)
+        self.report, self.on_step, self.checkpoint_seconds = report, on_step, checkpoint_seconds
+        self.key, self.stages = run_key(config, start), stages_from(config, start, dataset.name)
         marks = evaluation_marks(method.phases, config.evaluation.per_phase)
         self.marks = {*marks, *(stage.end for stage in self.stages)}  # a stage is kept with its score
 
@@ -102,6 +106,7 @@ class StagedRun:
             on_saved=on_saved,
             on_step=self.on_step,
             until=stage.end,
+            checkpoint_seconds=self.checkpoint_seconds,
         )
 
     def _publish(self, stage: Stage, position: Position) -> None:

@@ -21,7 +21,8 @@ from tract_ray.training.checkpoint import CHECKPOINT, Position, optimizer_tensor
 from tract_ray.training.claims import claim
 from tract_ray.training.paths import Paths
 from tract_ray.training.record import read_lines, write_lines
-from tract_ray.training.stages import Stage
+from tract_ray.training.run_config import RunConfig
+from tract_ray.training.stages import Stage, stages_of
 from tract_ray.training.worker import Worker
 
 STATE = "state.safetensors"
@@ -32,7 +33,12 @@ class StageStore:
     """The finished stages of all runs: folders with the weights, the record and the pictures of one phase each."""
 
     def __init__(self, paths: Paths) -> None:
+        self.paths: Paths | None = paths
         self.folder = paths.cache / "stages"
+
+    def stages_of(self, run: RunConfig) -> list[Stage]:
+        """The stages of a run that is not built yet, under the keys that it will find."""
+        return stages_of(run, self.paths)
 
     def path(self, stage: Stage) -> Path:
         """Where the stage is, or will be."""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
-from pathlib import Path
+from typing import Any
 
-from tract_ray.config import config_hash, to_dict
+from tract_ray.config import config_hash
 from tract_ray.distillation import Phase, methods, phase_at
+from tract_ray.training.keys import evaluation_content, planned_start
+from tract_ray.training.paths import Paths
 from tract_ray.training.run_config import RunConfig
-
-FORMAT = 1  # raised when what a phase computes changes, so that older stages are not found any more
 
 
 @dataclass(frozen=True)
@@ -43,46 +41,37 @@ def run_samples(config: RunConfig) -> int:
     return stage_ends(config)[-1] * config.method.batch
 
 
-def stages_of(config: RunConfig) -> list[Stage]:
-    """The stages of a run, first to last; each key holds its parent's.
+def stages_of(config: RunConfig, paths: Paths | None = None) -> list[Stage]:
+    """The stages of a run that is not built yet, as far as can be told from the files at `paths` (`planned_start`).
 
     It takes about 0.2 ms a stage, so callers need not keep it; the weights of a model folder are hashed only once.
     """
+    return stages_from(config, *planned_start(config, paths))
+
+
+def stages_from(config: RunConfig, start: str, dataset: str) -> list[Stage]:
+    """The stages of a run, first to last, from what it begins with (`start_key`) on data named `dataset`.
+
+    A key holds all that came before: the phases, what each handed to the next, and the parts of the stage's own phase,
+    of which neighbours with equal settings are one.
+    """
     kind, method = methods[config.method.kind], config.method
-    parent = config_hash(
-        {
-            "format": FORMAT,
-            "teacher": _content(config.teacher.path) if config.teacher.path else to_dict(config.teacher),
-            "student": to_dict(config.student),
-            "student_from": (
-                config.student_from if config.student_from in ("teacher", "random") else _content(config.student_from)
-            ),
-            "seed": config.seed,
-        }
-    )
-    phases, stages = method.phases(), list[Stage]()
+    parent, phases, stages = start, method.phases(), list[Stage]()
+    parts: list[tuple[dict[str, Any], int]] = []
     for begin, end in pairwise([0, *stage_ends(config)]):
         phase = phase_at(phases, begin)
-        parent = config_hash([parent, kind.determines(method, phase, begin, end)])
+        settings = {k: v for k, v in kind.determines(method, phase, begin, end).items() if k != "steps"}
+        if begin == phase.start:
+            parts = []
+        elif parts[-1][0] == settings:
+            parts.pop()
+        parts.append((settings, end))
+        weights = config_hash([parent, parts])
         last = end == phases[-1].end
-        evaluation = to_dict(config.evaluation)
-        if not (last or kind.keeps_best):
-            del evaluation["samples"]
-        scored = config_hash([parent, evaluation, kind.handover(method, phase), last])
-        key = scored if kind.keeps_best else parent
+        scores = evaluation_content(config.evaluation, dataset, last=last, whole=kind.keeps_best)
+        scored = config_hash([weights, begin, scores, kind.handover(method, phase), last])
+        key = scored if kind.keeps_best else config_hash([weights, begin])
         stages.append(Stage(phase, begin, end, (end - begin) * method.batch, key, scored))
         if end == phase.end:
-            parent = config_hash([parent, kind.handover(method, phase)])
+            parent = config_hash([weights, kind.handover(method, phase)])
     return stages
-
-
-def _content(folder: str) -> str:
-    """A hash of a model folder's weights, wherever it lies; of its name where there are none yet."""
-    file = Path(folder).expanduser().absolute() / "model.safetensors"
-    return _file_hash(file, file.stat().st_mtime_ns) if file.is_file() else folder
-
-
-@lru_cache(maxsize=64)
-def _file_hash(file: Path, modified: int) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()[:16]

@@ -10,10 +10,10 @@ from torch import nn
 
 from tract_ray.config import require, to_dict
 from tract_ray.distillation import Method, copy_shared_layers
+from tract_ray.training.keys import network_content, teacher_folder
 from tract_ray.training.model import Model, load_model
 from tract_ray.training.paths import Paths
 from tract_ray.training.run_config import NetworkConfig, RunConfig, build_for
-from tract_ray.training.teacher import teacher_folder
 
 
 def initial_student(config: RunConfig, teacher: Model) -> tuple[NetworkConfig, nn.Module]:
@@ -62,7 +62,7 @@ def student_model(
 def _first_difference(start: Model, teacher: Model, network: NetworkConfig) -> str:
     """What keeps a model from being the start of this teacher's student, "" if nothing does."""
     pairs = {
-        "network": (to_dict(start.network), to_dict(network)),
+        "network": (network_content(start.network), network_content(network)),
         "image shape": (start.shape, teacher.shape),
         "classes": (start.num_classes, teacher.num_classes),
         "prediction": (start.denoiser.prediction, teacher.denoiser.prediction),

@@ -8,12 +8,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from tract_ray.config import config_hash, to_dict
+from tract_ray.config import to_dict
 from tract_ray.data import load_dataset
 from tract_ray.diffusion import Denoiser
 from tract_ray.distillation import Denoising
 from tract_ray.files import read_json, require_writable, write_text
 from tract_ray.training.claims import claim
+from tract_ray.training.keys import score_key, teacher_folder, teacher_key
 from tract_ray.training.loop import train
 from tract_ray.training.model import Model, load_model
 from tract_ray.training.paths import Paths
@@ -23,15 +24,6 @@ from tract_ray.training.worker import Worker
 
 TEACHER_STEPS = 1024
 """Network calls of a teacher that is sampled without saying how many."""
-
-
-def teacher_folder(config: TeacherConfig, paths: Paths) -> Path:
-    """Where the teacher is, or will be."""
-    if config.path is not None:
-        return Path(config.path).expanduser().absolute()
-    name = config.dataset.replace("/", "_").replace(":", "_")
-    assert config.network is not None
-    return paths.cache / "teachers" / f"{name}-{config.network.name}-{config_hash(config)}"
 
 
 def find_teacher(config: TeacherConfig, paths: Paths) -> Model | None:
@@ -76,8 +68,18 @@ def _train(config: TeacherConfig, paths: Paths, worker: Worker, on_step: Callabl
     method = Denoising(config.training, None, network.to(worker.device))
     folder = teacher_folder(config, paths)
     work = folder.with_name(folder.name + ".training")
-    key = config_hash(config)
-    train(method, dataset, seed=config.seed, key=key, folder=work, worker=worker, on_step=on_step, log_points=25)
+    key = teacher_key(config, dataset.fingerprint)
+    train(
+        method,
+        dataset,
+        seed=config.seed,
+        key=key,
+        folder=work,
+        worker=worker,
+        on_step=on_step,
+        checkpoint_seconds=paths.checkpoint_seconds,
+        log_points=25,
+    )
     average = next(iter(method.candidates().values()))
     model = Model(
         denoiser=Denoiser(average, method.student.schedule, config.training.prediction),
@@ -116,7 +118,7 @@ def score_teacher(
     """The distance of the teacher's samples in `steps` DDIM steps; 0 steps is the noise floor of the real images.
 
     A row of many steps scores fewer images (at least 500), so that it costs about `budget` network calls at most.
-    Rows are kept in the cache under the teacher, the extractor, the number of images and the seed.
+    Rows are kept in the cache under all that determines them (`score_key`).
     """
     worker = worker or Worker()
     model = train_teacher(config, paths, worker).to(worker.device)
@@ -124,7 +126,7 @@ def score_teacher(
     evaluator = build_evaluator(evaluation, model, dataset, paths, worker)
     samples = min(evaluation.samples, max(500, budget // steps)) if steps else len(dataset)
     about = evaluator.describe(samples)
-    file = paths.cache / "scores" / teacher_folder(config, paths).name / f"{config_hash([about, steps])}.json"
+    file = paths.cache / "scores" / f"{score_key(model, dataset.fingerprint, about, steps)}.json"
     if file.is_file():
         return Score(**read_json(file, "scores")["score"])
     if steps:

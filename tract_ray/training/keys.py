@@ -1,0 +1,162 @@
+"""Keys: whatever is kept for others to find is found by the content of all that determines it, and by nothing else.
+
+What is spelt differently and is the same has one key: a student that names its teacher's network, options that repeat
+a preset's own, samples that make the same number of steps, a model folder wherever it lies. What is spelt alike and is
+not the same has two: weights that are read as another prediction, a folder whose images have changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tract_ray.config import InputError, config_hash, to_dict
+from tract_ray.data import dataset_fingerprint
+from tract_ray.evaluation.classifier import RECIPE
+from tract_ray.networks import presets
+from tract_ray.training.model import Model, load_model
+from tract_ray.training.paths import Paths
+from tract_ray.training.run_config import EvaluationConfig, NetworkConfig, RunConfig, TeacherConfig
+
+FORMAT = 2  # raised when what a run computes changes, so that what older versions kept is not found any more
+
+
+def tensors_key(tensors: Mapping[str, Tensor]) -> str:
+    """Of tensors: their names, types, shapes and bytes, whatever file or device holds them."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:32]
+
+
+def network_content(config: NetworkConfig) -> dict[str, Any]:
+    """What a network is built from: its kind with all settings, whichever preset and options they come from."""
+    preset = presets[config.name]
+    settings = {n: p.default for n, p in inspect.signature(preset.build).parameters.items() if n in preset.options}
+    return {"kind": preset.build.__name__, **to_dict({**settings, **preset.settings, **config.options})}
+
+
+def model_content(model: Model) -> dict[str, Any]:
+    """What a run can see of a model that it starts from: its weights, and how they are read."""
+    return {
+        "weights": tensors_key(model.denoiser.module.state_dict()),
+        "network": network_content(model.network),
+        "shape": model.shape,
+        "classes": model.num_classes,
+        "prediction": model.denoiser.prediction,
+        "schedule": model.denoiser.schedule.name,
+    }
+
+
+def folder_content(folder: Path, field: str) -> tuple[dict[str, Any], str]:
+    """`model_content` of a model folder and the name of its data set; read once as long as its files stay."""
+    files = [file for file in (folder / "config.json", folder / "model.safetensors") if file.is_file()]
+    return _folder_content(folder, field, *((s.st_mtime_ns, s.st_size, s.st_ino) for s in map(Path.stat, files)))
+
+
+@lru_cache(maxsize=16)
+def _folder_content(folder: Path, field: str, *state: tuple[int, int, int]) -> tuple[dict[str, Any], str]:
+    model = load_model(folder, field)
+    return model_content(model), model.dataset
+
+
+def data_key(name: str, root: str | None) -> str:
+    """Of a data set's content; of its name where this machine cannot read it, which only plans have use for."""
+    try:
+        return dataset_fingerprint(name, root)
+    except InputError:
+        return f"unread {name}"
+
+
+def teacher_key(config: TeacherConfig, data: str) -> str:
+    """Of a teacher that is trained on data of the key `data`."""
+    training = to_dict(config.training) | {"samples": config.training.steps * config.training.batch}
+    if not config.conditional:
+        del training["label_dropout"]
+    assert config.network is not None
+    return config_hash(
+        {
+            "format": FORMAT,
+            "dataset": [config.dataset, data],
+            "network": network_content(config.network),
+            "conditional": config.conditional,
+            "training": training,
+            "seed": config.seed,
+        }
+    )
+
+
+def teacher_folder(config: TeacherConfig, paths: Paths) -> Path:
+    """Where the teacher is, or will be."""
+    if config.path is not None:
+        return Path(config.path).expanduser().absolute()
+    name = config.dataset.replace("/", "_").replace(":", "_")
+    assert config.network is not None
+    key = teacher_key(config, data_key(config.dataset, paths.data_root))
+    return paths.cache / "teachers" / f"{name}-{config.network.name}-{key}"
+
+
+def start_key(config: RunConfig, teacher: Mapping[str, Any], data: str) -> str:
+    """Of what a run begins with: the content of its `teacher`, the key of its `data`, its student and its seed."""
+    source: Mapping[str, Any] | None = teacher
+    if config.student_from == "random":
+        source = None
+    elif config.student_from != "teacher":
+        source, _ = folder_content(Path(config.student_from).expanduser().absolute(), "student_from")
+    inherited = (source or teacher)["network"]
+    student = network_content(config.student) if config.student else inherited
+    whole = source is not None and student == inherited  # all weights are the source's, not only those that fit
+    start = {"weights" if whole else "fitting": source["weights"]} if source else {}
+    content = {"format": FORMAT, "teacher": teacher, "data": data, "student": student, "start": start}
+    return config_hash({**content, "seed": config.seed})
+
+
+def planned_start(config: RunConfig, paths: Paths | None) -> tuple[str, str]:
+    """`start_key` of a run that is not built yet, and the name of its data set.
+
+    A teacher that is still to be trained is known by its configuration; so is all data where no `paths` say where the
+    files are, as it is enough to compare runs with each other.
+    """
+    teacher, name = config.teacher, config.teacher.dataset
+    folder = teacher_folder(teacher, paths) if paths else Path(teacher.path).absolute() if teacher.path else None
+    if folder and (folder / "config.json").is_file():
+        content, known = folder_content(folder, "teacher")
+        name = known or name
+    else:
+        network = network_content(teacher.network) if teacher.network else {}
+        content = {"weights": folder.name if folder else teacher_key(teacher, name), "network": network}
+    return start_key(config, content, data_key(name, paths.data_root) if paths else name), name
+
+
+def evaluation_content(config: EvaluationConfig, dataset: str, *, last: bool, whole: bool) -> dict[str, Any]:
+    """What determines the scores of a stage, `last` of its run or not; `whole`: all images are scored at every mark."""
+    content = to_dict(config)
+    if not (last or whole):
+        del content["samples"]
+    if whole:
+        del content["rung_samples"]
+    features = config.extractor(dataset) if dataset else config.features
+    return {**content, "features": features, "recipe": RECIPE if features == "classifier" else {}, "dataset": dataset}
+
+
+def score_key(model: Model, data: str, evaluation: Mapping[str, Any], steps: int) -> str:
+    """Of a reference row: `steps` network calls of a model (0: none, the data's own), and all that its distance is of.
+
+    `evaluation` is the evaluator's description, which names the extractor by its content.
+    """
+    sampler = [model_content(model), model.sampler, model.steps, model.times] if steps else []
+    return config_hash([FORMAT, sampler, data, evaluation, steps])
+
+
+def run_key(config: RunConfig, start: str) -> str:
+    """Of a run in progress: only with the same teacher, data and settings may it go on from its checkpoint."""
+    return config_hash([to_dict(config), start])
