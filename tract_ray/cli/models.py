@@ -17,6 +17,7 @@ from tract_ray.networks.exporting import FORMATS, export_network
 from tract_ray.networks.importing.diffusers import weights_file
 from tract_ray.training import Model, NetworkConfig, load_model
 from tract_ray.training.model import check_free
+from tract_ray.training.model_card import provenance_of, write_card
 
 app = typer.Typer()
 
@@ -82,8 +83,11 @@ def export(
     format: Annotated[str, typer.Option(help=f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}.")],
     out: Annotated[Path, typer.Option(help="File to write; for diffusers a folder.")],
     steps: Annotated[int | None, typer.Option(help="Network calls per image; default: a student's own.")] = None,
+    licence: Annotated[str, typer.Option(help="Licence for the model card; the teacher's and the data's bind it.")] = (
+        "unknown"
+    ),
 ) -> None:
-    """Write a model for other programs: its weights, its sampler as ONNX, or a folder for diffusers."""
+    """Write a model for other programs, with its card: weights, its sampler as a graph, or a folder for diffusers."""
     choose("format", format, FORMATS)
     if format == "diffusers":
         require(not out.is_file(), "out", f"{out} is a file; diffusers needs a folder")
@@ -93,19 +97,22 @@ def export(
     model.check_steps(steps)
     named = model.times is not None or steps is not None or format == "safetensors"
     require(named, "steps", f"{checkpoint} samples in any number of steps and {format} in one; name it with --steps")
+    calls = steps or model.steps
     path = export_network(
         model.denoiser,
         model.shape,
         out,
         format,
-        steps=steps or model.steps,
+        steps=calls,
         times=model.own_times(steps),
         sampler=model.sampler,
         num_classes=model.num_classes,
         network=model.network.name,
         options=model.network.options,
+        about=provenance_of(model, calls),
     )
-    print(f"{path}: {format}, {steps or model.steps} network call(s) per image")
+    card = write_card(model, path, format, calls, licence)
+    print(f"{path}: {format}, {calls} network call(s) per image\n{card}: its card")
 
 
 def _check_dataset(name: str, teacher: importing.ImportedTeacher) -> None:

@@ -41,7 +41,8 @@ def nearest_timestep(table: Tensor, logsnr: Tensor) -> Tensor:
     """
     low, high = table[-1], table[0]
     wanted = logsnr.to(table).clamp(low, high)
-    after = torch.searchsorted(-table, -wanted).clamp(1, len(table) - 1)
+    # Counting is what `searchsorted` does, in words that ONNX has.
+    after = (table > wanted[:, None]).sum(1).clamp(1, len(table) - 1)
     above, below = table[after - 1], table[after]
     return after - 1 + (above - wanted) / (above - below)
 

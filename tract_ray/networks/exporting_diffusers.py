@@ -14,7 +14,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from tract_ray.config import InputError, require
 from tract_ray.diffusion import CosineVP, Denoiser
 from tract_ray.networks.diffusers_unet import import_diffusers_library
 from tract_ray.networks.layers import noise_level, sinusoidal_embedding
@@ -40,21 +39,15 @@ _OUTER = {
     "norm_out": "conv_norm_out",
     "conv_out": "conv_out",
 }
-_CARD = """---
-library_name: diffusers
----
-A student distilled with tract-ray. It samples in {steps} step(s), and only in this number:
+_UNCONDITIONAL = """import torch
+from diffusers import DDIMPipeline
 
-```python
-import torch
-from diffusers import {imports}
-
-{code}
-```
-"""
-_UNCONDITIONAL = """pipeline = DDIMPipeline.from_pretrained(folder)
+pipeline = DDIMPipeline.from_pretrained(folder)
 images = pipeline(batch_size=16, num_inference_steps={steps}, use_clipped_model_output=True).images"""
-_CONDITIONAL = """unet = UNet2DModel.from_pretrained(folder, subfolder="unet")
+_CONDITIONAL = """import torch
+from diffusers import DDIMScheduler, UNet2DModel
+
+unet = UNet2DModel.from_pretrained(folder, subfolder="unet")
 scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
 scheduler.set_timesteps({steps})
 x = torch.randn(16, unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
@@ -66,19 +59,9 @@ with torch.inference_mode():
 
 
 def export_diffusers(denoiser: Denoiser, shape: tuple[int, int, int], folder: Path, nodes: Tensor, clip: bool) -> None:
-    """Write the folder. Raises `InputError` where diffusers could not draw the same pixels, and says why."""
-    network = denoiser.module
-    if not isinstance(network, UNet):
-        raise InputError(f"format: diffusers cannot express a {type(network).__name__}; its UNet2DModel can be a UNet")
-    if not isinstance(denoiser.schedule, CosineVP):
-        raise InputError(f"format: diffusers' DDIM scheduler has no {denoiser.schedule.name} process; export onnx")
-    reason = {
-        "eps": "loses the picture at the first step, where it divides by alpha = 5e-5 in single precision",
-        "both": "has no parametrisation with two outputs",
-    }.get(denoiser.prediction, f"does not know the prediction {denoiser.prediction!r}")
-    require(denoiser.prediction in PREDICTIONS, "format", f"diffusers {reason}; export onnx")
+    """Write the folder of a student that is not `inexpressible`."""
+    network = cast(UNet, denoiser.module)
     library = import_diffusers_library("format: diffusers", "export")
-    steps = len(nodes) - 1
     config, pairs = _configuration(network)
     gamma = _signal_powers(denoiser.schedule.alpha(nodes) ** 2)
     unet = library.UNet2DModel(sample_size=shape[1], num_train_timesteps=len(gamma), **config)
@@ -101,10 +84,31 @@ def export_diffusers(denoiser: Denoiser, shape: tuple[int, int, int], folder: Pa
         set_alpha_to_one=False,
     )
     library.DDIMPipeline(unet=unet, scheduler=scheduler).save_pretrained(folder)
-    conditional = network.embed_class is not None
-    code = (_CONDITIONAL if conditional else _UNCONDITIONAL).format(steps=steps)
-    imports = "DDIMScheduler, UNet2DModel" if conditional else "DDIMPipeline"
-    (folder / "README.md").write_text(_CARD.format(steps=steps, imports=imports, code=code), encoding="utf-8")
+
+
+def sampling_code(steps: int, conditional: bool) -> str:
+    """Python that samples from the `folder`."""
+    return (_CONDITIONAL if conditional else _UNCONDITIONAL).format(steps=steps)
+
+
+def inexpressible(denoiser: Denoiser, sampler: str) -> str:
+    """Why diffusers' own classes could not draw the same pixels, "" where they can."""
+    network = denoiser.module
+    if not isinstance(network, UNet):
+        return f"its UNet2DModel cannot be a {type(network).__name__}"
+    if not isinstance(denoiser.schedule, CosineVP):
+        return f"its DDIM scheduler has no {denoiser.schedule.name} process"
+    if sampler != "ddim":
+        return f"its DDIM scheduler takes no {sampler} steps"
+    if denoiser.prediction not in PREDICTIONS:  # eps divides by alpha = 5e-5 in single precision
+        return f"its DDIM scheduler loses the prediction {denoiser.prediction}"
+    groups = {layer.num_groups for layer in network.modules() if isinstance(layer, nn.GroupNorm)}
+    if len(groups) > 1:
+        return f"it normalises every layer in as many groups, here they are {sorted(groups)}"
+    first = cast(ResidualBlock, cast(nn.ModuleList, network.down[0])[0])
+    if cast(nn.Conv2d, first.conv1).out_channels != network.channels:
+        return "it starts at the width of its first level"
+    return ""
 
 
 def _signal_powers(gamma: Tensor) -> Tensor:
@@ -121,7 +125,6 @@ Pairs = list[tuple[str, str, dict[str, str]]]
 def _configuration(network: UNet) -> tuple[dict[str, Any], Pairs]:
     """`UNet2DModel`'s arguments, and where each of our blocks goes: our prefix, theirs, and the names below them."""
     groups = {layer.num_groups for layer in network.modules() if isinstance(layer, nn.GroupNorm)}
-    require(len(groups) == 1, "format", f"diffusers normalises every layer in as many groups, here they are {groups}")
     widths: list[int] = []
     attends: list[bool] = []
     pairs: Pairs = []
@@ -137,7 +140,6 @@ def _configuration(network: UNet) -> tuple[dict[str, Any], Pairs]:
             attends.append(len(stage) > 1)
         pairs += _stage(f"down.{place}", f"down_blocks.{level}", block, stage)
         block += 1
-    require(widths[0] == network.channels, "format", "diffusers starts at the width of its first level; multiplier 1")
     blocks, level, block = block, 0, 0
     for place, stage in enumerate(cast(list[nn.ModuleList], network.up)):
         if cast(ResidualBlock, stage[0]).resample:
