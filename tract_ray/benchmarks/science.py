@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean
@@ -21,6 +21,8 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from tract_ray.benchmarks.choices import choice_arms, choice_claims
+from tract_ray.benchmarks.claims import Claim
 from tract_ray.config import choose, config_hash
 from tract_ray.distillation import methods
 from tract_ray.files import write_text
@@ -43,23 +45,6 @@ FULLY_TRAINED: dict[str, Any] = {"samples": 6000 * 256, "batch": 256, "lr": 1.5e
 1.6 times two phases' distance: the ratio of one phase to two depends on the teacher more than the other claims do."""
 SMALL_NETWORK = "mlp_8x8_small"
 SMALL_TEACHER = "the small teacher"  # stands for its folder, which depends on where runs are stored
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A ratio of two measured distances and its bound; without one it is shown, not claimed."""
-
-    text: str
-    ratio: float
-    bound: float | None = None
-    at_most: bool = True
-
-    @property
-    def holds(self) -> bool:
-        """Whether the ratio is on its side of the bound."""
-        if self.bound is None:
-            return True
-        return self.ratio <= self.bound if self.at_most else self.ratio >= self.bound
 
 
 Arm = tuple[RunConfig, Sequence[int]]  # a run, and the seeds it is measured with
@@ -187,18 +172,24 @@ def _train_quietly(teacher: TeacherConfig, paths: Paths) -> None:
 
 def main(
     part: Annotated[
-        str, typer.Option(help="tract: the paper's findings. methods: every method against the others.")
+        str,
+        typer.Option(
+            help="tract: the paper's findings. methods: each against the others. choices: the authors' steps."
+        ),
     ] = "tract",
     seeds: Annotated[int, typer.Option(help="Seeds of every arm.")] = 3,
     storage: Annotated[Path | None, typer.Option(help="Folder of runs and caches; default: runs.")] = None,
     processes: Annotated[int, typer.Option(help="Students trained at once.")] = min(2, os.cpu_count() or 1),
 ) -> None:
     """Check findings of the papers on digits and print the ratios. Status 1 where one does not hold."""
-    choose("part", part, ("tract", "methods"))
+    choose("part", part, ("tract", "methods", "choices"))
     console = make_console()
     started, paths = time.monotonic(), Paths.at(storage)
+    arms: Mapping[str, Arm]
     if part == "tract":
         arms, claims_of = tract_arms(teacher_recipe("digits", **FULLY_TRAINED), 2000 * 64, range(seeds)), tract_claims
+    elif part == "choices":
+        arms, claims_of = choice_arms(teacher_recipe("digits", **FULLY_TRAINED), range(seeds)), choice_claims
     else:
         arms, claims_of = method_arms(range(seeds)), method_claims
     found = run_arms(arms, references_of(part, arms), paths, console.print, processes)
@@ -227,7 +218,7 @@ def main(
 def references_of(part: str, arms: Mapping[str, Arm]) -> dict[str, tuple[TeacherConfig, int]]:
     """The teachers' distances that the claims of a part need, by name: (teacher, steps)."""
     teacher = next(iter(arms.values()))[0].teacher
-    if part == "tract":
+    if part != "methods":
         return {"teacher, 1 step": (teacher, 1)}
     return {
         "teacher, 32 steps": (teacher, 32),
