@@ -174,7 +174,7 @@ def main(
     part: Annotated[
         str,
         typer.Option(
-            help="tract: the paper's findings. methods: each against the others. choices: the authors' steps."
+            help="tract: the paper's findings. methods: each against the others. choices: the authors' own."
         ),
     ] = "tract",
     seeds: Annotated[int, typer.Option(help="Seeds of every arm.")] = 3,
