@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -11,29 +12,27 @@ import torch
 from tract_ray import training
 from tract_ray.api.machine import shown, worker_on
 from tract_ray.api.model import Model, load_model
-from tract_ray.config import InputError, config_hash, parse_count, require
+from tract_ray.api.plan import planned
+from tract_ray.config import config_hash, parse_count, require
 from tract_ray.data import load_dataset
-from tract_ray.distillation import parse_time_schedule
 from tract_ray.evaluation import Evaluator
 from tract_ray.training import (
     EvaluationConfig,
-    NetworkConfig,
     Paths,
-    RunConfig,
-    TeacherConfig,
     run_distillation,
     teacher_folder,
 )
-from tract_ray.training.paths import absolute, absolute_dataset
-from tract_ray.training.recipes import method_recipe, teacher_recipe
+from tract_ray.training.paths import absolute_dataset
+from tract_ray.training.recipes import find_recipe, teacher_recipe
 
 Count = int | str
 """A number of images: 128000, "64k" or "96M"."""
 
 
 def train_teacher(
-    dataset: str = "digits",
+    dataset: str | None = None,
     *,
+    recipe: str | Path | None = None,
     network: str | None = None,
     samples: Count | None = None,
     batch: int | None = None,
@@ -52,7 +51,8 @@ def train_teacher(
 ) -> Model:
     """Train a teacher, or find the one that was trained with the same settings.
 
-    What is None the data set's recipe chooses. `samples` are training images, `ema` the average of the weights,
+    What is None the `recipe` chooses (a name of `tract_ray.training.recipes.recipes`, or a file), without one that of
+    the data set (default: digits). `samples` are training images, `ema` the average of the weights,
     `label_dropout` the share of labels left out, for guidance. It is kept below `storage` (default `runs`) under the
     hash of its settings; `out` is a further model folder to write. `progress` is a stream, or whether stderr is told.
 
@@ -62,17 +62,14 @@ def train_teacher(
     torch.Size([2, 1, 8, 8])
     """
     paths, worker = Paths.at(storage, data_root, checkpoint_seconds), worker_on(device, threads)
-    config = teacher_recipe(
-        absolute_dataset(dataset),
-        network,
-        conditional=conditional,
-        seed=seed,
-        samples=_count("samples", samples),
-        batch=batch,
-        lr=lr,
-        ema=ema,
-        label_dropout=label_dropout,
-    )
+    own: dict[str, Any] = {"batch": batch, "lr": lr, "ema": ema, "label_dropout": label_dropout}
+    count, name = _count("samples", samples), absolute_dataset(dataset) if dataset else None
+    if recipe:
+        chosen = find_recipe(recipe).teacher_on(name, network, count)
+        training_ = replace(chosen.training, **{k: v for k, v in own.items() if v is not None})
+        config = replace(chosen, training=training_, conditional=conditional or chosen.conditional, seed=seed)
+    else:
+        config = teacher_recipe(name or "digits", network, conditional=conditional, seed=seed, samples=count, **own)
     size = config.training.batch
     with shown("teacher", config.training.samples, progress) as seen:
         model = training.train_teacher(config, paths, worker, lambda step, loss: seen(step * size, f"loss {loss:.4f}"))
@@ -81,9 +78,10 @@ def train_teacher(
 
 
 def distill(
-    dataset: str = "digits",
+    dataset: str | None = None,
     *,
-    method: str = "tract",
+    recipe: str | Path | None = None,
+    method: str | None = None,
     teacher: str | Path | Model | None = None,
     teacher_samples: Count | None = None,
     network: str | None = None,
@@ -93,9 +91,9 @@ def distill(
     samples: Count | None = None,
     batch: int | None = None,
     lr: float | None = None,
-    evaluation_samples: int = EvaluationConfig.samples,
-    rung_samples: int = EvaluationConfig.rung_samples,
-    features: str = "",
+    evaluation_samples: int | None = None,
+    rung_samples: int | None = None,
+    features: str | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     storage: str | Path | None = None,
@@ -109,12 +107,13 @@ def distill(
 ) -> Model:
     """Distil a teacher into a student of few steps, score it, and keep its model folder.
 
-    What is None the data set's recipe chooses. `more` are settings of the method (`mu_s=0.9`, `mu_i_bank=(0, 0.99)`),
-    as are `settings`, which may have names of arguments; None ones are left out. `teacher` is a model or its folder,
-    without which the data set's own is trained; `student` a network preset (default: the teacher's); `student_from`
-    says what it starts with: `teacher` (what they share), `random` or a model folder. `out` is the folder of the run,
-    which the same call continues or finds finished (default: below `storage`, by the hash of the settings). The
-    student's `result` has the distances by mu_i and what the run has cost.
+    What is None the `recipe` chooses (a name or a file, see `tract-ray recipes`), without one that of the data set
+    (default: digits) for the `method` (default: tract). `more` are settings of the method (`mu_s=0.9`,
+    `mu_i_bank=(0, 0.99)`), as are `settings`, which may have names of arguments; None ones are left out. `teacher` is a
+    model or its folder, without which the data set's own is trained; `student` a network preset (default: the
+    teacher's); `student_from` says what it starts with: `teacher` (what they share), `random` or a model folder. `out`
+    is the folder of the run, which the same call continues or finds finished (default: below `storage`, by the hash of
+    the settings). The student's `result` has the distances by mu_i and what the run has cost.
 
     >>> import tract_ray as tr
     >>> student = tr.distill("digits", method="tract", time_schedule=(8, 4, 1), **tiny)
@@ -122,23 +121,26 @@ def distill(
     (1, 'fid_digits', True)
     """
     paths, worker = Paths.at(storage, data_root, checkpoint_seconds), worker_on(device, threads)
-    taught = _teacher(teacher, dataset, network, teacher_samples)
-    changes = {
-        "time_schedule": parse_time_schedule(time_schedule) if time_schedule else None,
-        "samples": _count("samples", samples),
-        "batch": batch,
-        "lr": lr,
-        **{name: tuple(v) if isinstance(v, list) else v for name, v in {**more, **(settings or {})}.items()},
-    }
-    start = str(student_from)
-    run = RunConfig(
-        teacher=taught,
-        method=method_recipe(method, taught.dataset, **changes),
-        student=NetworkConfig(name=student) if student else None,
-        student_from=start if start in ("teacher", "random") else absolute(start),
-        evaluation=EvaluationConfig(samples=evaluation_samples, rung_samples=rung_samples, features=features),
+    run = planned(
+        dataset,
+        recipe=recipe,
+        method=method,
+        teacher=teacher,
+        teacher_samples=teacher_samples,
+        network=network,
+        student=student,
+        student_from=student_from,
+        time_schedule=time_schedule,
+        samples=samples,
+        batch=batch,
+        lr=lr,
+        evaluation_samples=evaluation_samples,
+        rung_samples=rung_samples,
+        features=features,
         seed=seed,
+        settings={**more, **(settings or {})},
     )
+    method = run.method.kind
     folder = Path(out).expanduser() if out else paths.storage / "distill" / f"{method}-{config_hash(run)}"
     size = run.method.batch
     with shown(method, run.method.samples, progress) as seen:
@@ -189,21 +191,6 @@ def evaluate(
     )
     distance = evaluator.distance(lambda noise, labels: inner.sample(noise, labels, count), samples)
     return {**evaluator.describe(samples), "steps": count or inner.steps, "distance": distance}
-
-
-def _teacher(
-    given: str | Path | Model | None, dataset: str, network: str | None, samples: Count | None
-) -> TeacherConfig:
-    """The teacher that was named, with its own data; else the data set's."""
-    count = _count("teacher-samples", samples)
-    if isinstance(given, Model):
-        if given.folder is None:
-            raise InputError("teacher: this model lies in no folder; save it and name that")
-        given = given.folder
-    if not given:
-        return teacher_recipe(absolute_dataset(dataset), network, samples=count)
-    own = training.load_model(given, "teacher").dataset
-    return TeacherConfig(dataset=own or absolute_dataset(dataset), path=absolute(given))
 
 
 def _count(field: str, count: Count | None) -> int | None:

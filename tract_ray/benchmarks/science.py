@@ -173,9 +173,7 @@ def _train_quietly(teacher: TeacherConfig, paths: Paths) -> None:
 def main(
     part: Annotated[
         str,
-        typer.Option(
-            help="tract: the paper's findings. methods: each against the others. choices: the authors' own."
-        ),
+        typer.Option(help="tract: the paper's findings. methods: each against the others. choices: the authors' own."),
     ] = "tract",
     seeds: Annotated[int, typer.Option(help="Seeds of every arm.")] = 3,
     storage: Annotated[Path | None, typer.Option(help="Folder of runs and caches; default: runs.")] = None,

@@ -11,7 +11,12 @@ import typer
 
 from tract_ray.config import InputError, require
 
-Dataset = Annotated[str, typer.Option(help="Data set: digits, digits16, cifar10, imagenet64 or folder:PATH@SIZE.")]
+Dataset = Annotated[
+    str | None, typer.Option(help="digits (default), digits16, cifar10, imagenet64 or folder:PATH@SIZE.")
+]
+FromRecipe = Annotated[
+    str | None, typer.Option("--recipe", help="Settings by name (`tract-ray recipes`), or a JSON file of them.")
+]
 Network = Annotated[str | None, typer.Option(help="Network preset; default: the data set's.")]
 Storage = Annotated[Path | None, typer.Option(help="Folder of runs and caches; default: runs.")]
 DataRoot = Annotated[str | None, typer.Option(help="Where downloaded data sets live.")]
@@ -24,7 +29,7 @@ Setting = Annotated[
     list[str] | None,
     typer.Option("--set", help="A setting of the method, NAME=VALUE (mu_s=0.9); repeatable."),
 ]
-Samples = Annotated[str | None, typer.Option(help="Training images: 128000, 64k, 96M.")]
+Samples = Annotated[str | None, typer.Option(help="Training images: 128000, 64k (64,000), 96M (96 x 2^20).")]
 Checkpoint = Annotated[Path, typer.Argument(help="Model folder of a teacher or a student.")]
 Steps = Annotated[int | None, typer.Option(help="Network calls per image; default: the model's own.")]
 

@@ -12,6 +12,7 @@ from tract_ray.config import InputError
 from tract_ray.distillation import methods
 from tract_ray.networks import build_network, count_parameters, presets
 from tract_ray.terminal import make_console, print_table
+from tract_ray.training.recipes import find_recipe, recipes
 
 app = typer.Typer()
 
@@ -53,6 +54,31 @@ def list_methods(as_json: AsJson = False) -> None:
     show_rows("methods", rows, as_json)
 
 
+@app.command(name="recipes")
+def list_recipes(
+    name: Annotated[str | None, typer.Argument(help="Print this one whole, as the JSON that --recipe reads.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the recipes: the papers' settings and distances, and our own."""
+    if name:
+        print(find_recipe(name).to_json(), end="")
+        return
+    rows = [
+        {
+            "name": r.name,
+            "method": r.method.kind,
+            "images": r.method.samples,
+            "batch": r.method.batch,
+            "updates": r.method.steps,
+            "published": r.published or "-",
+            "measured with": r.measured_with or "-",
+            **({"what": r.what, "sources": r.sources, "notes": list(r.notes)} if as_json else {}),
+        }
+        for r in recipes.values()
+    ]
+    show_rows("recipes", rows, as_json)
+
+
 def show_rows(title: str, rows: list[dict[str, Any]], as_json: bool) -> None:
     """Rows as JSON, or as a table: of lines to grep where nobody watches."""
     if as_json:
@@ -62,4 +88,4 @@ def show_rows(title: str, rows: list[dict[str, Any]], as_json: bool) -> None:
     console = make_console()
     if not console.is_terminal:
         console.width = 200  # a line a row: for grep
-    print_table(console, title, shown, right=("parameters", "images", "classes"))
+    print_table(console, title, shown, right=("parameters", "images", "classes", "batch", "updates"))

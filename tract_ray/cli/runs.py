@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import tract_ray as tr
+from tract_ray.api.machine import worker_on
+from tract_ray.api.plan import planned
 from tract_ray.cli.arguments import (
     AsJson,
     CheckpointSeconds,
     DataRoot,
     Dataset,
     Device,
+    FromRecipe,
     Network,
     Samples,
     Setting,
@@ -25,15 +28,18 @@ from tract_ray.cli.arguments import (
     settings,
     show,
 )
-from tract_ray.config import config_hash
+from tract_ray.config import config_hash, to_dict
 from tract_ray.data.on_disk import with_options
+from tract_ray.training import Paths
+from tract_ray.training.forecast import forecast
 
 app = typer.Typer()
 
 
 @app.command()
 def teacher(
-    dataset: Dataset = "digits",
+    dataset: Dataset = None,
+    recipe: FromRecipe = None,
     network: Network = None,
     samples: Samples = None,
     batch: Annotated[int | None, typer.Option(help="Batch.")] = None,
@@ -53,7 +59,8 @@ def teacher(
 ) -> None:
     """Train a teacher, or find the one that was trained with the same settings."""
     model = tr.train_teacher(
-        with_options(dataset, skip_damaged),
+        with_options(dataset, skip_damaged) if dataset else None,
+        recipe=recipe,
         network=network,
         samples=samples,
         batch=batch,
@@ -82,8 +89,9 @@ def teacher(
 
 @app.command()
 def distill(
-    dataset: Dataset = "digits",
-    method: Annotated[str, typer.Option(help="See `tract-ray methods`.")] = "tract",
+    dataset: Dataset = None,
+    recipe: FromRecipe = None,
+    method: Annotated[str | None, typer.Option(help="See `tract-ray methods`; default: tract.")] = None,
     teacher: Annotated[str | None, typer.Option(help="Model folder; default: train the data set's teacher.")] = None,
     teacher_samples: Annotated[str | None, typer.Option(help="Training images of that default teacher.")] = None,
     network: Network = None,
@@ -99,8 +107,8 @@ def distill(
     mu_i: Annotated[float | None, typer.Option(help="Inference average, in [0, 1); default: the heuristic.")] = None,
     mu_i_bank: Annotated[str | None, typer.Option(help="Further mu_i to score: 0,0.9,0.99.")] = None,
     pairs: Setting = None,
-    evaluation_samples: Annotated[int, typer.Option(help="Images that score the student.")] = 4000,
-    rung_samples: Annotated[int, typer.Option(help="Images that score it on the way, twice in each phase.")] = 1000,
+    evaluation_samples: Annotated[int | None, typer.Option(help="Images that score the student (4000).")] = None,
+    rung_samples: Annotated[int | None, typer.Option(help="Images that score it on the way (1000).")] = None,
     features: Annotated[str, typer.Option(help="classifier, inception_clean or inception_legacy.")] = "",
     seed: Annotated[int, typer.Option(help="Seed.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; the same one continues it.")] = None,
@@ -110,26 +118,37 @@ def distill(
     skip_damaged: SkipDamaged = False,
     device: Device = None,
     threads: Threads = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost; train nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Distil a teacher into a student of few steps, score it, and write its model folder."""
     own = {"mu_s": mu_s, "mu_i": mu_i, "mu_i_bank": numbers("mu_i_bank", mu_i_bank, float), **settings(pairs)}
+    asked: dict[str, Any] = {
+        "dataset": with_options(dataset, skip_damaged) if dataset else None,
+        "recipe": recipe,
+        "method": method,
+        "teacher": teacher,
+        "teacher_samples": teacher_samples,
+        "network": network,
+        "student": student,
+        "student_from": student_from,
+        "time_schedule": time_schedule,
+        "samples": samples,
+        "batch": batch,
+        "lr": lr,
+        "evaluation_samples": evaluation_samples,
+        "rung_samples": rung_samples,
+        "features": features,
+        "seed": seed,
+        "settings": own,
+    }
+    if dry_run:
+        run = planned(**asked)
+        foreseen = forecast(run, Paths.at(storage, data_root), worker_on(device, threads))
+        show({**foreseen.to_json(), "config": to_dict(run)}, as_json, "\n".join(foreseen.lines()))
+        return
     model = tr.distill(
-        with_options(dataset, skip_damaged),
-        method=method,
-        teacher=teacher,
-        teacher_samples=teacher_samples,
-        network=network,
-        student=student,
-        student_from=student_from,
-        time_schedule=time_schedule,
-        samples=samples,
-        batch=batch,
-        lr=lr,
-        evaluation_samples=evaluation_samples,
-        rung_samples=rung_samples,
-        features=features,
-        seed=seed,
+        **asked,
         out=out,
         storage=storage,
         data_root=data_root,
@@ -137,7 +156,6 @@ def distill(
         device=device,
         threads=threads,
         progress=progress(as_json),
-        settings=own,
     )
     result = model.result
     assert result is not None

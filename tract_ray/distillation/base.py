@@ -124,6 +124,11 @@ class Distillation(Method):
         return own | {"warmup": config.warmup if config.warmup > 1 else 0}  # the first step has the whole rate anyway
 
     @classmethod
+    def teacher_calls(cls, config: DistillationConfig, phase: Phase, calls: float) -> float:
+        """Calls of the teacher's network where its x0 is asked for `calls` times; guidance asks it twice."""
+        return calls * (2 if config.guidance != 1 and phase.index == 0 else 1)
+
+    @classmethod
     def handover(cls, config: DistillationConfig, phase: Phase) -> float:
         return config.inference_mu(phase)
 

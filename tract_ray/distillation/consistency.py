@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +53,10 @@ class Consistency(Distillation):
         super().__init__(config, teacher, student)
         require_solver(config.solver, self.teacher, self.kind)
         self.self_teacher = EMA(student, config.mu_s)
+
+    @classmethod
+    def other_calls(cls, config: Any, phase: Phase) -> float:
+        return cls.teacher_calls(config, phase, 3 if config.solver == "heun" else 2) + 1
 
     def set_phase(self, phase: Phase) -> None:
         super().set_phase(phase)

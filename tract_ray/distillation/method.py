@@ -135,6 +135,11 @@ class Method(ABC):
         """The mu_i of the average that the next phase starts from."""
         return 0.0
 
+    @classmethod
+    def other_calls(cls, config: Any, phase: Phase) -> float:
+        """Network calls for a training image beside those of the network that learns; forecasts read it."""
+        return 0.0
+
     def to(self, device: torch.device) -> None:
         """Move every network of the current phase to `device`."""
         for module in self.modules().values():

@@ -100,6 +100,11 @@ class MomentMatching(GeneratorDistillation):
         self.auxiliary = original.view_of(frozen_copy(original.module).requires_grad_(True))
         self.trained = {"student": self.student, "auxiliary": self.auxiliary}
 
+    @classmethod
+    def other_calls(cls, config: Any, phase: Phase) -> float:
+        """The teacher, and whichever of generator and auxiliary does not learn."""
+        return cls.teacher_calls(config, phase, 1) + 1
+
     def active(self, step: int) -> str:
         return "student" if step % 2 else "auxiliary"
 

@@ -93,6 +93,11 @@ class InstantMomentMatching(GeneratorDistillation):
         self._x0 = _X0(self.teacher)
         self.preconditioner = Preconditioner(list(self._x0.parameters()))
 
+    @classmethod
+    def other_calls(cls, config: Any, phase: Phase) -> float:
+        """Two gradients (a forward and two backward calls) and two directional derivatives of the teacher."""
+        return cls.teacher_calls(config, phase, 1 + 2 * 2 + 2 * 2)
+
     def loss(self, batch: Batch) -> Tensor:
         made = self.generate(batch, self.student)
         if self.preconditioner.updates == batch.step < self.config.preconditioner_steps:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -80,6 +80,10 @@ class Progressive(Distillation):
     config_type = ProgressiveConfig
     config: ProgressiveConfig
     layout = ("phase_shares", "start_steps", "end_steps", "updates_per_phase")
+
+    @classmethod
+    def other_calls(cls, config: Any, phase: Phase) -> float:
+        return cls.teacher_calls(config, phase, 2)
 
     def loss(self, batch: Batch) -> Tensor:
         start = 2 * batch.draws.integers(self.phase.student_steps)

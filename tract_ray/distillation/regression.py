@@ -59,6 +59,11 @@ class Regression(Distillation):
         super().__init__(config, teacher, student)
         self._pairs: tuple[Tensor, Tensor] | None = None
 
+    @classmethod
+    def other_calls(cls, config: Any, phase: Phase) -> float:
+        made = config.pairs / config.samples if config.pairs else 1
+        return cls.teacher_calls(config, phase, made * config.teacher_steps)
+
     def loss(self, batch: Batch) -> Tensor:
         if self.config.pairs == 0:
             noise, labels = batch.draws.normal(batch.images.shape[1:]), batch.labels

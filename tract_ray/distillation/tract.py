@@ -107,6 +107,11 @@ class Tract(Distillation):
         lr, mu_s = config.at(start)
         return {**content, "method": own | {"lr": lr, "mu_s": mu_s}}
 
+    @classmethod
+    def other_calls(cls, config: Any, phase: Phase) -> float:
+        heun = config.solver == "heun" and phase.index == 0
+        return cls.teacher_calls(config, phase, 2 if heun else 1) + 1
+
     def set_phase(self, phase: Phase) -> None:
         super().set_phase(phase)
         self.self_teacher = EMA(self.student.module, self.config.mu_s)

@@ -1,0 +1,110 @@
+"""What a recipe is, and the runs that it makes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from tract_ray.config import InputError, choose, from_dict, require, to_dict
+from tract_ray.data import dataset_info
+from tract_ray.distillation import MethodConfig
+from tract_ray.files import read_json
+from tract_ray.training.recipes.by_data import teacher_recipe
+from tract_ray.training.run_config import EvaluationConfig, NetworkConfig, RunConfig, TeacherConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Every setting of a run, and where each comes from.
+
+    `method` trains the student; for a teacher's recipe it is the teacher's own training. `published` is the distance
+    in the paper and `measured_with` how it was measured; `sources` say for each setting where its number is written,
+    `[U]` where we only know it second-hand; `notes` say what this package does otherwise.
+    """
+
+    name: str
+    what: str
+    teacher: TeacherConfig
+    method: MethodConfig
+    student: NetworkConfig | None = None
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    published: str = ""
+    measured_with: str = ""
+    sources: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in self.sources:
+            choose("sources", name, [*(f.name for f in fields(self.method)), "network", "student", "evaluation"])
+
+    @property
+    def trains_teachers(self) -> bool:
+        """Whether it is the recipe of a teacher."""
+        return self.method.kind == "denoising"
+
+    def changed(self, changes: Mapping[str, Any]) -> MethodConfig:
+        """The method with some of its settings changed; None ones are left out."""
+        given = {name: value for name, value in changes.items() if value is not None}
+        for name in given:
+            choose("method setting", name, [f.name for f in fields(self.method)])
+        both = "samples" in given and given.get("updates_per_phase")
+        require(not both, "samples", "follow from updates_per_phase; give one of them")
+        return replace(self.method, **given)
+
+    def teacher_on(self, dataset: str | None, network: str | None, samples: int | None = None) -> TeacherConfig:
+        """The teacher that it would train: its own, or one on other data, which must be of the same shape.
+
+        Unless a `network` is named: then the recipe is scaled to it.
+        """
+        if dataset is None and network is None:
+            own = self.teacher
+            return own if samples is None else replace(own, training=replace(own.training, samples=samples))
+        name = dataset or self.teacher.dataset
+        self.check_shape(name, dataset_info(name).shape, network)
+        if network is None:
+            return replace(self.teacher_on(None, None, samples), dataset=name)
+        training = self.teacher.training
+        view = {setting: getattr(training, setting) for setting in ("prediction", "schedule", "weighting")}
+        conditional = self.teacher.conditional and dataset_info(name).num_classes > 1
+        return teacher_recipe(name, network, conditional=conditional, samples=samples, **view)
+
+    def check_shape(self, what: str, shape: tuple[int, int, int], network: str | None) -> None:
+        """Refuse images of another shape than the recipe's, unless a `network` for them is named."""
+        own = dataset_info(self.teacher.dataset).shape
+        sizes = ["x".join(map(str, s)) for s in (own, shape)]
+        require(
+            shape == own or network is not None,
+            "recipe",
+            f"{self.name} is for images {sizes[0]}, but {what} has {sizes[1]}; name a --network to scale it to them",
+        )
+
+    def run(self, teacher: TeacherConfig, changes: Mapping[str, Any], **more: Any) -> RunConfig:
+        """The run of this recipe with `teacher`; `more` are fields of a `RunConfig`, None ones are left out."""
+        given = {name: value for name, value in more.items() if value is not None}
+        require(not self.trains_teachers, "recipe", f"{self.name} trains teachers; use `tract-ray teacher --recipe`")
+        settings = {"student": self.student, "evaluation": self.evaluation, **given}
+        return RunConfig(teacher=teacher, method=self.changed(changes), **settings)
+
+    def to_json(self) -> str:
+        """The text of its file."""
+        return json.dumps(to_dict(self), indent=1) + "\n"
+
+
+recipes: dict[str, Recipe] = {}
+"""By name."""
+
+
+def find_recipe(name: str | Path) -> Recipe:
+    """The recipe called `name`, or the one that a JSON file says (`tract-ray recipes NAME > FILE` writes one)."""
+    path = Path(name).expanduser()
+    if path.suffix == ".json" or path.is_file():
+        require(path.is_file(), "recipe", f"there is no file {path}")
+        content = read_json(path, "recipe")
+        try:
+            return from_dict(Recipe, content, field="recipe")
+        except TypeError as error:
+            raise InputError(f"recipe: {path} is no recipe ({error})") from None
+    return recipes[choose("recipe", str(name), recipes)]
