@@ -16,8 +16,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # so that a checkout works w
 import optuna
 
 from tract_ray.cli.sweep_script import sweep_command
+from tract_ray.networks.sizing import attends, depth, resized
 from tract_ray.search.space import Space
-from tract_ray.sweep.options import Options, width_name
+from tract_ray.sweep.options import Options
 from tract_ray.training import RunConfig
 
 WIDTHS = (1.0, 0.75, 0.5, 0.375, 0.25)  # of the teacher's
@@ -25,25 +26,23 @@ WIDTHS = (1.0, 0.75, 0.5, 0.375, 0.25)  # of the teacher's
 
 def plan(options: Options) -> tuple[Space, RunConfig]:
     """Widths as fractions of the teacher's, fewer blocks, attention kept or dropped where the network has it."""
-    run = options.run(options.method(time_schedule=options.schedule()))
-    name, settings = options.architecture()
-    width = width_name(settings)
+    name, own = options.architecture()
+    most = depth(name, own)
 
     def suggest(trial: optuna.Trial) -> dict[str, Any]:
-        fraction = WIDTHS[trial.suggest_int("width_level", 0, len(WIDTHS) - 1)]
-        chosen: dict[str, Any] = {
-            width: max(8, round(settings[width] * fraction / 8) * 8),
-            "blocks": trial.suggest_int("blocks", 1, settings["blocks"]),
-        }
-        if settings.get("attention") and not trial.suggest_categorical("attention", [True, False]):
-            chosen["attention"] = []
+        width = WIDTHS[trial.suggest_int("width_level", 0, len(WIDTHS) - 1)]
+        blocks = trial.suggest_int("blocks", 1, most)
+        attention = not attends(name, own) or trial.suggest_categorical("attention", [True, False])
         start = trial.suggest_categorical("student_from", ["teacher", "random"])
+        chosen = resized(name, own, width=width, blocks=blocks, attention=attention)
         return {"student": {"name": name, "options": chosen}, "student_from": start}
 
-    whole = {"width_level": 0, "blocks": settings["blocks"], "attention": True, "student_from": "teacher"}
+    whole = {"width_level": 0, "blocks": most, "attention": True, "student_from": "teacher"}
     third = {**whole, "width_level": 2}
-    return Space(suggest, (whole, third, {**third, "student_from": "random"})), run
+    return Space(suggest, (whole, third, {**third, "student_from": "random"})), options.run()
 
+
+DEFAULTS = {"trials": 16, "pruner": "none", "objectives": ("distance", "parameters")}
 
 if __name__ == "__main__":
-    sweep_command("architecture_search", __doc__, plan, trials=16, pruner="none", objectives=("distance", "parameters"))
+    sweep_command("architecture_search", __doc__, plan, **DEFAULTS)

@@ -13,7 +13,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))  # so that a checkout works without being installed
 
 from tract_ray.cli.sweep_script import sweep_command
-from tract_ray.config import to_dict
+from tract_ray.config import require, to_dict
 from tract_ray.search.space import Space, rows
 from tract_ray.sweep.options import Options
 from tract_ray.training import RunConfig
@@ -22,21 +22,28 @@ STEPS = (1, 2, 4, 8)
 
 
 def plan(options: Options) -> tuple[Space, RunConfig]:
-    """One row for each method and number of steps, all of the same length."""
-    samples = options.length(2)
+    """One row for each method (or those of `--method`) and number of steps, all of the same length."""
+    samples, tract = options.length(2), options.tract()
     longest = options.schedule()[0]
+    halved = longest & -longest  # BTD halves: it begins at the largest power of two among the teacher's steps
+    table: dict[str, dict[str, Any]] = {}
 
-    def method(kind: str, **changes: Any) -> dict[str, Any]:
-        return {"method": to_dict(options.method(kind, samples=samples, **changes))}
+    def add(label: str, kind: str, **changes: Any) -> None:
+        if options.kind in (None, kind):
+            table[label] = {"method": to_dict(options.method(kind, samples=samples, **changes))}
 
-    table = {"consistency, 1 step": method("consistency", teacher_steps=longest)}
+    add("consistency, 1 step", "consistency", teacher_steps=longest)
     for steps in STEPS:
         label = f"{steps} step{'s' if steps > 1 else ''}"
-        table[f"TRACT, {label}"] = method("tract", time_schedule=(*options.schedule()[:-1], steps))
-        table[f"BTD, {label}"] = method("progressive", start_steps=longest, end_steps=steps)
-        table[f"moment matching, {label}"] = method("moment_matching", sampling_steps=steps)
-    return rows(table), options.run(options.method(time_schedule=options.schedule()), per_phase=1)
+        add(f"TRACT, {label}", tract, time_schedule=(*options.schedule()[:-1], steps))
+        if steps < halved:
+            add(f"BTD, {label}", "progressive", start_steps=halved, end_steps=steps)
+        add(f"moment matching, {label}", "moment_matching", sampling_steps=steps)
+    require(len(table) > 1, "method", f"this sweep compares no rows of {options.kind}")
+    return rows(table), options.run(per_phase=1)
 
+
+DEFAULTS = {"trials": 100, "repeats": 3, "pruner": "none"}
 
 if __name__ == "__main__":
-    sweep_command("method_comparison", __doc__, plan, trials=100, repeats=3, pruner="none")
+    sweep_command("method_comparison", __doc__, plan, **DEFAULTS)

@@ -19,6 +19,7 @@ from tract_ray.search.space import Space
 from tract_ray.sweep.options import Options
 from tract_ray.training import RunConfig
 
+KINDS = ("moment_matching", "moment_matching_instant")
 STEPS = (1, 2, 4, 8, 16)
 
 
@@ -34,9 +35,10 @@ def suggest(trial: optuna.Trial) -> dict[str, Any]:
 
 def plan(options: Options) -> tuple[Space, RunConfig]:
     """Moment matching with an auxiliary denoiser, scored four times on its way."""
-    start = {"lr": options.method("moment_matching").lr, "warmup": 200, "weighting": "uniform"}
+    method = options.method(options.only(*KINDS) if options.kind else KINDS[0])
+    start = {"lr": method.lr, "warmup": 200, "weighting": "uniform"}
     anchors = tuple({"steps_level": STEPS.index(steps), **start} for steps in (8, 1))
-    return Space(suggest, anchors), options.run(options.method("moment_matching"), per_phase=4)
+    return Space(suggest, anchors), options.run(method, per_phase=4)
 
 
 if __name__ == "__main__":

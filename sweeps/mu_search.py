@@ -1,12 +1,14 @@
 """Which self-teacher average mu_s and which inference average mu_i give the best one-step student?
 
-Runs TRACT with a fixed time schedule; Optuna chooses mu_s and the average that ends each phase, and every trial
-scores a bank of mu_i. Paper: Berthelot et al. 2023, tables 4 and 5 (mu_s best at 0.5, flat in [0.1, 0.9]).
+Runs TRACT (or `--method`) with a fixed time schedule; Optuna chooses mu_s, where the method has a self-teacher, and the
+average that ends each phase, and every trial scores a bank of mu_i. Paper: Berthelot et al. 2023, tables 4 and 5 (mu_s
+best at 0.5, flat in [0.1, 0.9]).
 """
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # so that a checkout works w
 import optuna
 
 from tract_ray.cli.sweep_script import sweep_command
-from tract_ray.distillation import TractConfig, heuristic_mu
+from tract_ray.distillation import heuristic_mu
 from tract_ray.search.space import Space
 from tract_ray.sweep.options import Options
 from tract_ray.training import RunConfig
@@ -33,19 +35,25 @@ def suggest(trial: optuna.Trial) -> dict[str, Any]:
 
     Levels, because trials of one mu_s share their first phase whatever their mu_i, as its bank has all of them.
     """
-    mu_s = MU_S[trial.suggest_int("mu_s_level", 0, len(MU_S) - 1)]
-    residual = RESIDUALS[trial.suggest_int("mu_i_level", 0, len(RESIDUALS) - 1)]
-    return {"method.mu_s": mu_s, "method.mu_i_residual": residual}
+    return {"method.mu_s": MU_S[trial.suggest_int("mu_s_level", 0, len(MU_S) - 1)], **average(trial)}
+
+
+def average(trial: optuna.Trial) -> dict[str, Any]:
+    """The residual alone, for a method without a self-teacher."""
+    return {"method.mu_i_residual": RESIDUALS[trial.suggest_int("mu_i_level", 0, len(RESIDUALS) - 1)]}
 
 
 def plan(options: Options) -> tuple[Space, RunConfig]:
-    """TRACT, with a bank of every mu_i that a trial may ask for and of no average at all."""
-    method = options.method(time_schedule=options.schedule())
-    assert isinstance(method, TractConfig)
+    """The method, with a bank of every mu_i that a trial may ask for and of no average at all."""
+    method = options.method()
     lengths = {phase.steps for phase in method.phases()}
     bank = {0.0, *(heuristic_mu(r, steps) for r in (*RESIDUALS, *BANK_ONLY) for steps in lengths)}
-    banked = options.method(time_schedule=options.schedule(), mu_i_bank=tuple(sorted(bank)), mu_i_bank_phases="all")
-    return Space(suggest, ANCHORS), options.run(banked, per_phase=4)
+    banked = options.method(mu_i=None, mu_i_bank=tuple(sorted(bank)), mu_i_bank_phases="all")
+    banked = replace(banked, mu_i=None)  # the residual decides, also where a method has another default
+    if hasattr(method, "mu_s"):
+        return Space(suggest, ANCHORS), options.run(banked, per_phase=4)
+    levels = tuple({"mu_i_level": level} for level in range(len(RESIDUALS)))
+    return Space(average, levels), options.run(banked, per_phase=4)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # so that a checkout works w
 from tract_ray.cli.sweep_script import sweep_command
 from tract_ray.search.population import population
 from tract_ray.search.space import Space
-from tract_ray.sweep.options import Options
+from tract_ray.sweep.options import TRACT, Options
 from tract_ray.training import RunConfig
 
 PARTS = 4
@@ -23,10 +23,12 @@ PARTS = 4
 
 def plan(options: Options) -> tuple[Space, RunConfig]:
     """A tenth to three times the recipe's lr; mu_s from 0.1 to 0.99."""
-    method = options.method(time_schedule=options.schedule())
+    method = options.method(options.only(*TRACT))
     space = population(options.trials // PARTS, PARTS, lr=(method.lr / 10, method.lr * 3), seed=options.seed)
     return space, options.run(method, per_phase=PARTS // 2)
 
 
+DEFAULTS = {"trials": 24, "pruner": "none"}
+
 if __name__ == "__main__":
-    sweep_command("population_search", __doc__, plan, trials=24, pruner="none")
+    sweep_command("population_search", __doc__, plan, **DEFAULTS)

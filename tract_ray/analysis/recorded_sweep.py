@@ -1,4 +1,4 @@
-"""Sweeps as MLflow remembers them: for notebooks, and for whoever has the server's address and nothing else."""
+"""Sweeps that are read back, from their files or from MLflow: for notebooks, and for whoever has a server's address."""
 
 from __future__ import annotations
 
@@ -6,23 +6,50 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tract_ray.analysis.rows import TrialRow, finished
-from tract_ray.config import InputError
+import optuna
+
+from tract_ray.analysis.rows import TrialRow, finished, importances, read_rows
+from tract_ray.config import InputError, choose, require
+from tract_ray.files import read_json
 from tract_ray.tracking.store import PARENT_TAG, SWEEP_TAG, TRIAL_TAG, tracking_uri
+from tract_ray.training import Paths
+from tract_ray.training.result import RESULT
 
 BANK = "/mu_i_"
 
 
 @dataclass
 class RecordedSweep:
-    """A sweep read from MLflow: its trials as rows, its metric's name and its reference distances."""
+    """A sweep that was read back: its trials as rows, its metric's name and its reference distances.
+
+    `folder` is the sweep's own, None where it was read from MLflow, whose `run_id` is then the parent run.
+    """
 
     name: str
     metric: str
     rows: list[TrialRow]
     reference: dict[str, float] = field(default_factory=dict)
+    verdict: str = ""
+    importances: dict[str, float] = field(default_factory=dict)
+    folder: Path | None = None
     run_id: str = ""
     _client: Any = field(default=None, repr=False)
+
+    @property
+    def best(self) -> TrialRow | None:
+        """The finished trial of the smallest distance."""
+        return next(iter(finished(self.rows)), None)
+
+    @property
+    def failed(self) -> list[str]:
+        """Names of the trials that failed."""
+        return [row.name for row in self.rows if row.status == "failed"]
+
+    @property
+    def student(self) -> Path | None:
+        """The model folder of the best trial's student, where the sweep's files are at hand."""
+        best = self.best
+        return self.folder / "trials" / best.name / "student" if self.folder and best else None
 
     def table(self) -> Any:
         """The trials as a pandas DataFrame, finished ones first and best first."""
@@ -37,20 +64,68 @@ class RecordedSweep:
             ]
         )
 
+    def plots(self) -> dict[str, Any]:
+        """The sweep's plots by name, drawn anew; a notebook shows them. Empty before a trial has finished."""
+        from tract_ray.analysis.plots import plots
+
+        longest = dict(list(self.reference.items())[:1])
+        return plots(self.rows, self.metric, self.importances, longest) if self.best else {}
+
     def picture(self, name: str) -> Any:
         """One of the sweep's pictures (`samples`, `mu_s`, …) as a PIL image."""
         from PIL import Image
 
+        if self.folder:
+            file = self.folder / "plots" / f"{name}.png"
+            known = sorted(path.stem for path in file.parent.glob("*.png"))
+            require(bool(known), "sweep", f"{self.name} has no pictures yet; it draws them at its end")
+            choose("picture", name, known)
+            return Image.open(file)
         return Image.open(self._client.download_artifacts(self.run_id, f"{name}.png"))
+
+
+def load_sweep(name: str, *, storage: str | Path | None = None, mlflow_uri: str | None = None) -> RecordedSweep:
+    """A sweep by its name: from its study and folders below `storage`, or from MLflow where `mlflow_uri` is given.
+
+    Also of a sweep that still runs, or was interrupted. The `table()` needs pandas, the `plots()` matplotlib.
+
+    >>> import tract_ray as tr
+    >>> found = tr.load_sweep("lr-example", storage=runs)
+    >>> found.best.name, sorted(row.name for row in found.rows)
+    ('trial-0000', ['trial-0000', 'trial-0001'])
+    >>> found.table().columns.tolist()
+    ['trial', 'lr', 'mu_i', 'images', 'fid_digits', 'status']
+    """
+    if mlflow_uri:
+        client = _client(mlflow_uri)
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        parents = client.search_runs(experiments, f"tags.`{TRIAL_TAG}` = 'parent' and tags.`{SWEEP_TAG}` = '{name}'")
+        require(bool(parents), "sweep", f"there is no sweep {name!r} at {mlflow_uri}")
+        return _from_mlflow(client, max(parents, key=lambda p: p.info.start_time))
+    folder = Paths.at(storage).storage / "sweeps" / name
+    require((folder / "study.db").is_file(), "sweep", f"there is no sweep {name!r} in {folder.parent}")
+    study = optuna.load_study(study_name=name, storage=f"sqlite:///{folder / 'study.db'}")
+    summary = read_json(folder / "summary.json", "sweep") if (folder / "summary.json").is_file() else {}
+    rows = read_rows(study, folder / "trials")
+    reference = {
+        f"teacher, {score['steps']} steps" if score["steps"] else "real, half vs half": score["distance"]
+        for score in summary.get("reference", ())
+    }
+    return RecordedSweep(
+        name,
+        summary.get("metric") or _metric_of(folder / "trials", rows),
+        rows,
+        reference,
+        summary.get("verdict", ""),
+        importances(study),
+        folder,
+    )
 
 
 def newest_sweep(experiment: str, uri: str | None = None) -> RecordedSweep:
     """The newest finished sweep of `experiment` at `uri` (default: see `default_record`)."""
-    import mlflow
-    from mlflow import MlflowClient
-
     uri = uri or default_record()
-    client = MlflowClient(tracking_uri=uri)
+    client = _client(uri)
     found = client.get_experiment_by_name(experiment)
     parents = (
         client.search_runs([found.experiment_id], f"tags.`{TRIAL_TAG}` = 'parent'", max_results=50) if found else []
@@ -58,19 +133,39 @@ def newest_sweep(experiment: str, uri: str | None = None) -> RecordedSweep:
     parents = [p for p in parents if "tract_ray.best_trial" in p.data.tags]
     if not parents:
         raise InputError(f"mlflow-uri: {uri} holds no finished {experiment} sweep; run one, or set MLFLOW_TRACKING_URI")
-    parent = max(parents, key=lambda p: p.info.start_time)
-    mlflow.set_tracking_uri(uri)
+    return _from_mlflow(client, max(parents, key=lambda p: p.info.start_time))
+
+
+def _client(uri: str) -> Any:
+    import mlflow
+    from mlflow import MlflowClient
+
+    mlflow.set_tracking_uri(uri)  # artifacts are fetched from there
+    return MlflowClient(tracking_uri=uri)
+
+
+def _from_mlflow(client: Any, parent: Any) -> RecordedSweep:
     children = client.search_runs(
         [parent.info.experiment_id], f"tags.`{PARENT_TAG}` = '{parent.info.run_id}'", max_results=5000
     )
-    metric = parent.data.tags["tract_ray.metric"]
+    metric = parent.data.tags.get("tract_ray.metric", "distance")
     rows = [_row(child, metric) for child in sorted(children, key=lambda c: str(c.data.tags[TRIAL_TAG]))]
     reference = {
         f"teacher, {name.removeprefix('teacher/').removesuffix('_steps')} steps": value
         for name, value in parent.data.metrics.items()
         if name.startswith("teacher/") and not name.endswith("/1_steps")
     }
-    return RecordedSweep(parent.data.tags[SWEEP_TAG], metric, rows, reference, parent.info.run_id, client)
+    tags = parent.data.tags
+    verdict = tags.get("tract_ray.verdict", "")
+    return RecordedSweep(tags[SWEEP_TAG], metric, rows, reference, verdict, run_id=parent.info.run_id, _client=client)
+
+
+def _metric_of(trials: Path, rows: list[TrialRow]) -> str:
+    """What a sweep without a summary measures, as its first finished trial says."""
+    for row in rows:
+        if (trials / row.name / RESULT).is_file():
+            return str(read_json(trials / row.name / RESULT, "sweep")["metric"])
+    return "distance"
 
 
 def default_record() -> str:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
 from tract_ray import __version__
-from tract_ray.cli import data, lists, models, reconstruct, runs, sampling
+from tract_ray.cli import data, lists, models, reconstruct, runs, sampling, sweeps
 from tract_ray.terminal import run_app
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Distil diffusion models into samplers of one or a few steps. Sweeps are the scripts in sweeps/.",
+    help="Distil diffusion models into samplers of one or a few steps. `tract-ray sweep` searches for the best.",
 )
 
 
@@ -33,13 +34,14 @@ def options(
     """Options of the command itself."""
 
 
-for group in (runs, sampling, models, reconstruct, data, lists):
+for group in (runs, sweeps, sampling, models, reconstruct, data, lists):
     app.add_typer(group.app)
 
 
 def main() -> None:
     """Entry point of the `tract-ray` command."""
-    run_app(app)
+    sweeping = sys.argv[1:2] == ["sweep"]
+    run_app(app, "the same command with --resume continues" if sweeping else "the same command continues")
 
 
 if __name__ == "__main__":

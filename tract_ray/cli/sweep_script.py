@@ -3,68 +3,67 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer import Option
 
+from tract_ray.cli.arguments import Setting, settings
 from tract_ray.cluster.resources import Request
-from tract_ray.search.budget import parse_budget
-from tract_ray.search.space import Space
-from tract_ray.search.study import Search, limit
+from tract_ray.search.study import Search
 from tract_ray.sweep.definition import Sweep, SweepResult
 from tract_ray.sweep.driver import run_sweep
 from tract_ray.sweep.dry_run import print_plan
-from tract_ray.sweep.folder import newest
 from tract_ray.sweep.options import Options
+from tract_ray.sweep.script import Plan, Script
+from tract_ray.sweep.start import make_sweep
 from tract_ray.terminal import make_console, run_app
-from tract_ray.tracking import tracking_uri
-from tract_ray.training import Paths, RunConfig
-from tract_ray.training.paths import project_folder
+from tract_ray.training import Paths
 
-Plan = Callable[[Options], tuple[Space, RunConfig]]
+CONTINUES = "the same command with --resume continues"
 
 
-def sweep_command(
-    experiment: str,
-    doc: str | None,
-    plan: Plan,
-    *,
-    trials: int = Search.trials,
-    repeats: int = Search.repeats,
-    pruner: str = Search.pruner,
-    objectives: tuple[str, ...] = Search.objectives,
-) -> None:
+def sweep_command(experiment: str, doc: str | None, plan: Plan, **defaults: Any) -> None:
     """Run the sweep script's command line and exit.
 
     `doc` is its help; its first line is the question it asks. `plan` makes the space and the run that trials start
     from; `trials`, `repeats` and `pruner` are the script's own defaults, `objectives` cannot be chosen.
     """
-    question = (doc or experiment).strip().splitlines()[0]
+    run_app(sweep_app(Script(name=experiment, doc=doc or "", plan=plan, defaults=defaults)), CONTINUES)
+
+
+class _Resumable(typer.core.TyperCommand):
+    """A command whose `--resume NAME` is `--resume --name NAME`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _resume_with_name(args))
+
+
+def sweep_app(script: Script) -> typer.Typer:
+    """The command line of a script: its options are the same for all, its defaults its own."""
+    own = script.defaults
 
     def main(
         # What is searched
-        trials: Annotated[int, Option(help="How many trials to run.")] = trials,
+        trials: Annotated[int, Option(help="How many trials to run.")] = own.get("trials", Search.trials),
         dataset: Annotated[str, Option(help="digits, digits16, cifar10 or folder:PATH@SIZE.")] = Options.dataset,
         network: Annotated[str | None, Option(help="Network preset (see `tract-ray networks`).")] = Options.network,
+        method: Annotated[
+            str | None, Option(help="See `tract-ray methods`; default: tract, or what suits the teacher.")
+        ] = Options.kind,
         time_schedule: Annotated[
-            str, Option(help="Sampler steps before and after each phase.")
+            str | None, Option(help="Sampler steps before and after each phase: 1024,32,1.")
         ] = Options.time_schedule,
-        samples: Annotated[
-            str | None, Option(help="Training images of each trial: 128000, 64k, 96M.")
-        ] = Options.samples,
+        samples: Annotated[str | None, Option(help="Training images of each trial: 128000, 64k, 96M.")] = None,
         batch: Annotated[int | None, Option(help="Global batch of a trial.")] = Options.batch,
         lr: Annotated[float | None, Option(help="Learning rate of a trial.")] = Options.lr,
+        pairs: Setting = None,
         teacher: Annotated[
             str | None, Option(help="A model folder, instead of training the teacher.")
         ] = Options.teacher,
-        teacher_samples: Annotated[
-            str | None, Option(help="Training images of the teacher.")
-        ] = Options.teacher_samples,
+        teacher_samples: Annotated[str | None, Option(help="Training images of the teacher.")] = None,
         evaluation_samples: Annotated[
             int, Option(help="Images that score a finished trial.")
         ] = Options.evaluation_samples,
@@ -75,11 +74,13 @@ def sweep_command(
         ] = Options.fixed,
         seed: Annotated[int, Option(help="Seed of the search and of every trial.")] = Options.seed,
         # How
-        repeats: Annotated[int, Option(help="Seeds of each configuration that is not stopped.")] = repeats,
+        repeats: Annotated[int, Option(help="Seeds of each configuration that is not stopped.")] = own.get(
+            "repeats", Search.repeats
+        ),
         sampler: Annotated[str, Option(help="tpe, gp, cmaes, random, grid or qmc (Optuna's).")] = Search.sampler,
         pruner: Annotated[
             str, Option(help="halving (ASHA on samples seen), median (of earlier trials) or none.")
-        ] = pruner,
+        ] = own.get("pruner", Search.pruner),
         reduction: Annotated[int, Option(help="Halving keeps one trial in this many at each rung.")] = Search.reduction,
         rungs: Annotated[int, Option(help="Trials compete at so many marks of the last phase.")] = Search.rungs,
         early_stopping: Annotated[bool, Option(help="--no-early-stopping is --pruner none.")] = True,
@@ -116,14 +117,15 @@ def sweep_command(
             bool, Option("--dry-run", help="Print space, resources, trainings and cost; run nothing.")
         ] = False,
     ) -> None:
-        paths = Paths.at(storage, data_root, checkpoint_seconds)
         options = Options(
             dataset=dataset,
             network=network,
+            kind=method,
             time_schedule=time_schedule,
             samples=samples,
             batch=batch,
             lr=lr,
+            settings=settings(pairs),
             teacher=teacher,
             teacher_samples=teacher_samples,
             evaluation_samples=evaluation_samples,
@@ -132,33 +134,27 @@ def sweep_command(
             fixed=fixed,
             trials=trials,
         )
-        space, run = plan(options)
-        search = Search(
-            trials=trials,
-            repeats=repeats,
-            seed=seed,
-            sampler=sampler,
-            pruner=pruner if early_stopping else "none",
-            reduction=reduction,
-            rungs=rungs,
-            finish_anchors=finish_anchors,
-            objectives=objectives,
-            budget=parse_budget(budget, run.method.samples * repeats) if budget else None,
-        )
-        sweep = Sweep(
-            experiment=experiment,
-            question=question,
-            space=space,
-            run=run,
-            name=name or (newest(paths, experiment) if resume else f"{experiment}-{time.strftime('%Y%m%d-%H%M%S')}"),
-            search=replace(search, trials=limit(space, search)),
-            warm_start=tuple(part for part in (warm_start or "").split(",") if part),
+        search = {
+            "repeats": repeats,
+            "sampler": sampler,
+            "pruner": pruner if early_stopping else "none",
+            "reduction": reduction,
+            "rungs": rungs,
+            "finish_anchors": finish_anchors,
+        }
+        sweep = make_sweep(
+            script,
+            options,
+            search,
+            budget=budget,
+            warm_start=[part for part in (warm_start or "").split(",") if part],
             request=Request(workers_per_trial, cpus_per_worker, gpus_per_worker),
             concurrency=concurrency,
-            resume=resume,
-            paths=paths,
-            mlflow_uri=tracking_uri(mlflow_uri, project_folder()),
             ray_address=ray_address,
+            paths=Paths.at(storage, data_root, checkpoint_seconds),
+            mlflow_uri=mlflow_uri,
+            name=name,
+            resume=resume,
         )
         console = make_console()
         if dry_run:
@@ -169,11 +165,10 @@ def sweep_command(
             print(f"error: {_failures(sweep, result)}", file=sys.stderr)
             raise typer.Exit(1)
 
-    main.__doc__ = doc
+    main.__doc__ = script.doc
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command()(main)
-    sys.argv[1:] = _resume_with_name(sys.argv[1:])
-    run_app(app, "the same command with --resume continues")
+    app.command(cls=_Resumable)(main)
+    return app
 
 
 def _failures(sweep: Sweep, result: SweepResult) -> str:
@@ -185,10 +180,10 @@ def _failures(sweep: Sweep, result: SweepResult) -> str:
     return f"{len(result.failed)} of {len(result.rows)} trials failed; {named}: {reason}"
 
 
-def _resume_with_name(arguments: list[str]) -> list[str]:
+def _resume_with_name(arguments: Sequence[str]) -> list[str]:
     """`--resume NAME` is `--resume --name NAME`."""
     for place, argument in enumerate(arguments[:-1]):
         following = arguments[place + 1]
         if argument == "--resume" and not following.startswith("-"):
             return [*arguments[: place + 1], "--name", *arguments[place + 1 :]]
-    return arguments
+    return list(arguments)
