@@ -71,7 +71,7 @@ def test_a_distillation_as_json(distilled: dict[str, object]) -> None:
     distances = distilled["distances"]
     assert isinstance(distances, dict)
     assert {0.0, 0.9} < set(map(float, distances))
-    assert distilled["distance"] == min(distances.values()) == distances[repr(distilled["mu_i"])]
+    assert distances[repr(distilled["mu_i"])] == min(distances.values()) != distilled["distance"]  # of fresh noise
     assert (distilled["steps"], distilled["samples"], distilled["metric"]) == (1, 512, "fid_digits")
     assert load_model(str(distilled["student"])).steps == 1
 

@@ -54,6 +54,16 @@ def test_another_number_of_classes_is_found_before_training(tmp_path: Path) -> N
     assert refusal("distill", "--teacher", teacher, *where) == "teacher: has 3 classes, but digits has 10"
 
 
+def test_another_number_of_classes_is_not_scored(tmp_path: Path) -> None:
+    """Classes that the data lack would never be drawn, in silence."""
+    teacher = model("mlp_8x8", "v", 3).save(tmp_path / "teacher")
+    said = refusal("evaluate", teacher, "--storage", tmp_path, "--device", "cpu")
+    assert said == "checkpoint: has 3 classes, but digits has 10"
+    assert refusal("evaluate", teacher, "--dataset", "digits16", "--storage", tmp_path, "--device", "cpu").startswith(
+        "checkpoint: makes images of shape (1, 8, 8), but digits16 has (1, 16, 16)"
+    )
+
+
 def test_only_a_model_folder_is_replaced(tmp_path: Path, teacher_file: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()

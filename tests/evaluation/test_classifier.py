@@ -12,7 +12,7 @@ import torch
 from tract_ray.config import InputError
 from tract_ray.data import Dataset, load_dataset
 from tract_ray.evaluation import classifier
-from tract_ray.evaluation.classifier import trained_classifier
+from tract_ray.evaluation.extractors.classifier import trained_classifier
 
 
 @pytest.fixture

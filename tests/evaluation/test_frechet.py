@@ -62,7 +62,7 @@ def test_a_set_is_at_no_distance_from_itself(distance: Distance) -> None:
 
 def test_without_clean_fid_the_numpy_computation_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = (random_statistics(seed, 4, 50) for seed in (0, 1))
-    monkeypatch.setattr("tract_ray.evaluation.frechet.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("tract_ray.evaluation.metrics.frechet.importlib.util.find_spec", lambda name: None)
     assert frechet_distance(a, b) == frechet_distance_numpy(a, b)
 
 

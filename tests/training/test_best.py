@@ -28,11 +28,12 @@ def scores(folder: Path) -> list[float]:
 def test_the_best_evaluation_is_the_result(paths: Paths, tmp_path: Path) -> None:
     result = run_distillation(generator_run(), paths, tmp_path)
     assert len(scores(tmp_path)) == 4
-    assert result.distance == min(scores(tmp_path))
-    student = load_model(result.student)
+    student, best = load_model(result.student), load_model(tmp_path / "best")
+    assert best.about["distance"] == min(scores(tmp_path)) == result.distances[result.mu_i]
+    assert student.about["distance"] == result.distance != best.about["distance"]  # of fresh noise
     assert (student.sampler, student.steps) == ("ancestral", 2)
     noise = torch.randn(3, 1, 8, 8)
-    assert torch.equal(student.sample(noise), load_model(tmp_path / "best").sample(noise))
+    assert torch.equal(student.sample(noise), best.sample(noise))
 
 
 def test_an_interruption_keeps_the_best(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

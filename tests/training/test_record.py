@@ -7,7 +7,7 @@ from unittest import mock
 
 import pytest
 
-from tract_ray.training.record import RECORD, Record, read_lines, scored_lines, write_lines
+from tract_ray.training.record import RECORD, MarkScore, Record, read_lines, read_scores, write_lines
 
 
 def marks(folder: Path, *numbers: int, keep: int = 0) -> Record:
@@ -47,10 +47,24 @@ def test_a_kill_while_it_is_cut_back_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_scores(tmp_path: Path) -> None:
-    marks(tmp_path, 1, 2)
-    assert scored_lines(tmp_path) == [
-        {"samples": 1, "distance": 10.0, "mu_i": 0.5},
-        {"samples": 2, "distance": 5.0, "mu_i": 0.5},
+    """A score comes back as it was, to the last digit and in its order, and is drawn under the names of its metric."""
+    scores = [
+        MarkScore("novelty", 10 / 3, 0.1, 2, 4000, "report", {0.9: 1 / 3, 0.1: 2 / 7}),
+        MarkScore("novelty", 5.0, 0.5, 1),
     ]
+    record = Record(tmp_path)
+    for number, score in enumerate(scores, 1):
+        record.metrics(number, {"loss": 1 / number})
+        record.score(number, score)
+    assert read_scores(tmp_path) == list(enumerate(scores, 1))
+    assert list(read_scores(tmp_path)[0][1].distances) == [0.9, 0.1]
+    bank = {"novelty/mu_i_0.9": 1 / 3, "novelty/mu_i_0.1": 2 / 7}
+    assert read_lines(tmp_path)[1]["metrics"] == {"novelty": 10 / 3, "mu_i_best": 0.1, "steps": 2, **bank}
     write_lines(tmp_path, read_lines(tmp_path)[2:])
-    assert [score["samples"] for score in scored_lines(tmp_path)] == [2]
+    assert [samples for samples, _ in read_scores(tmp_path)] == [2]
+
+
+def test_older_records_say_scores_by_name(tmp_path: Path) -> None:
+    marks(tmp_path, 1, 2)
+    found = [(samples, s.metric, s.distance, s.mu_i, s.steps) for samples, s in read_scores(tmp_path)]
+    assert found == [(1, "fid_digits", 10.0, 0.5, 1), (2, "fid_digits", 5.0, 0.5, 1)]

@@ -32,7 +32,8 @@ def test_what_a_run_reports(paths: Paths, tmp_path: Path) -> None:
     reports: list[dict[str, Any]] = []
     result = run_distillation(tiny_run(), paths, tmp_path, report=reports.append)
     assert [(r["samples"], r["finished"]) for r in reports] == [(240, False), (480, False), (720, False), (960, True)]
-    assert reports[-1]["distance"] == result.distance == min(result.distances.values())
+    assert reports[-1]["distance"] == result.distance
+    assert result.distances[result.mu_i] == min(result.distances.values())
     assert (result.samples, result.steps) == (960, 1)
     assert set(result.distances) == {0.5, 1e-3 ** (1 / 30)}
 

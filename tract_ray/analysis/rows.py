@@ -25,7 +25,7 @@ CUT_SHORT = "cut short"  # by the budget: a larger one continues it
 
 @dataclass(frozen=True)
 class TrialRow:
-    """One trial. With several seeds, `distance` and `distances` (by mu_i) are means and `seeds` has each one's.
+    """One trial. With several seeds, `distance` and `distances` (by mu_i) are means; `seeds` has each one's distance.
 
     A stopped trial has the last score it reported. `samples` are those of one seed; `costs` by seed are what it saw
     (`samples`), what it `trained` itself, and its `device_seconds`.

@@ -29,7 +29,7 @@ from tract_ray.search.study import Search, enqueue_anchors, sampler_for
 from tract_ray.sweep.options import Options
 from tract_ray.terminal import make_console, print_table, run_app
 from tract_ray.training import RunConfig, RunResult
-from tract_ray.training.record import scored_lines
+from tract_ray.training.record import read_scores
 from tract_ray.training.stage_store import StageStore
 from tract_ray.training.stages import Stage
 
@@ -74,7 +74,7 @@ def record(sweeps: Sequence[Path], out: Path) -> int:
             {
                 "method": _difference(base["method"], config["method"]),
                 "seed": config["seed"],
-                "points": [(line["samples"], round(line["distance"], 4)) for line in scored_lines(file.parent)],
+                "points": [(samples, round(score.distance, 4)) for samples, score in read_scores(file.parent)],
                 "final": round(result.distance, 4),
                 "own": round(next(iter(result.distances.values())), 4),  # a method's own average comes first
             }

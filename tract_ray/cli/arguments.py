@@ -30,6 +30,12 @@ Setting = Annotated[
     typer.Option("--set", help="A setting of the method, NAME=VALUE (mu_s=0.9); repeatable."),
 ]
 Samples = Annotated[str | None, typer.Option(help="Training images: 128000, 64k (64,000), 96M (96 x 2^20).")]
+Features = Annotated[
+    str,
+    typer.Option(help="classifier, inception_clean, inception_legacy_tensorflow or inception_legacy_pytorch."),
+]
+SCORED = "50,000 of photographs, 4,000 of digits"
+LABELLED = "balanced or random; default: random for photographs"
 Checkpoint = Annotated[Path, typer.Argument(help="Model folder of a teacher or a student.")]
 Steps = Annotated[int | None, typer.Option(help="Network calls per image; default: the model's own.")]
 

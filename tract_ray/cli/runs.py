@@ -11,11 +11,13 @@ import tract_ray as tr
 from tract_ray.api.machine import worker_on
 from tract_ray.api.plan import planned
 from tract_ray.cli.arguments import (
+    SCORED,
     AsJson,
     CheckpointSeconds,
     DataRoot,
     Dataset,
     Device,
+    Features,
     FromRecipe,
     Network,
     Samples,
@@ -107,9 +109,11 @@ def distill(
     mu_i: Annotated[float | None, typer.Option(help="Inference average, in [0, 1); default: the heuristic.")] = None,
     mu_i_bank: Annotated[str | None, typer.Option(help="Further mu_i to score: 0,0.9,0.99.")] = None,
     pairs: Setting = None,
-    evaluation_samples: Annotated[int | None, typer.Option(help="Images that score the student (4000).")] = None,
+    evaluation_samples: Annotated[
+        int | None, typer.Option(help=f"Images that score the student; default: {SCORED}.")
+    ] = None,
     rung_samples: Annotated[int | None, typer.Option(help="Images that score it on the way (1000).")] = None,
-    features: Annotated[str, typer.Option(help="classifier, inception_clean or inception_legacy.")] = "",
+    features: Features = "",
     seed: Annotated[int, typer.Option(help="Seed.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; the same one continues it.")] = None,
     storage: Storage = None,

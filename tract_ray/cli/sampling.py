@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import tract_ray as tr
-from tract_ray.cli.arguments import Checkpoint, DataRoot, Device, Steps, Storage, Threads
+from tract_ray.cli.arguments import LABELLED, SCORED, Checkpoint, DataRoot, Device, Features, Steps, Storage, Threads
 
 app = typer.Typer()
 
@@ -38,8 +38,9 @@ def sample(
 def evaluate(
     checkpoint: Checkpoint,
     steps: Steps = None,
-    samples: Annotated[int, typer.Option(help="Number of images.")] = 4000,
-    features: Annotated[str, typer.Option(help="classifier, inception_clean or inception_legacy.")] = "",
+    samples: Annotated[int | None, typer.Option(help=f"Number of images; default: {SCORED}.")] = None,
+    features: Features = "",
+    labels: Annotated[str | None, typer.Option(help=f"Of a conditional model: {LABELLED}.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Data to compare with; default: what it was trained on.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     storage: Storage = None,
@@ -53,6 +54,7 @@ def evaluate(
         steps=steps,
         samples=samples,
         features=features,
+        labels=labels,
         dataset=dataset,
         seed=seed,
         storage=storage,

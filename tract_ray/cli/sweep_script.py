@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer import Option
 
-from tract_ray.cli.arguments import Setting, settings
+from tract_ray.cli.arguments import SCORED, Features, Setting, settings
 from tract_ray.cluster.resources import Request
 from tract_ray.search.study import Search
 from tract_ray.sweep.definition import Sweep, SweepResult
@@ -65,9 +65,9 @@ def sweep_app(script: Script) -> typer.Typer:
         ] = Options.teacher,
         teacher_samples: Annotated[str | None, Option(help="Training images of the teacher.")] = None,
         evaluation_samples: Annotated[
-            int, Option(help="Images that score a finished trial.")
+            int | None, Option(help=f"Images that score a finished trial; default: {SCORED}.")
         ] = Options.evaluation_samples,
-        features: Annotated[str, Option(help="classifier, inception_clean or inception_legacy.")] = Options.features,
+        features: Features = Options.features,
         fixed: Annotated[
             str,
             Option(help="Where phases vary, what stays: the 'overall' length of a trial, or the length 'per-phase'."),

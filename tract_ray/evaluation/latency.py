@@ -6,7 +6,8 @@ import time
 
 import torch
 
-from tract_ray.evaluation.score import Sampler, fixed_noise
+from tract_ray.evaluation.noise import fixed_noise
+from tract_ray.evaluation.score import Sampler
 
 
 def latency(

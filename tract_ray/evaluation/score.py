@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,29 +13,20 @@ from torch import Tensor
 
 from tract_ray.data import Dataset
 from tract_ray.data.dataset import to_uint8
-from tract_ray.evaluation.features import FeatureExtractor, build_extractor
-from tract_ray.evaluation.frechet import Statistics, computation, frechet_distance
+from tract_ray.evaluation.extractors import FeatureExtractor, build_extractor
+from tract_ray.evaluation.metrics import Metric, metrics
+from tract_ray.evaluation.noise import CHUNK, Noise, fixed_labels, fixed_noise, set_seed
 
 Sampler = Callable[[Tensor, Tensor | None], Tensor]
 """`(noise (B, C, H, W), labels (B,) or None) -> images (B, C, H, W) in [-1, 1]`."""
 
-CHUNK = 500
-
-
-def fixed_noise(seed: int, start: int, count: int, shape: tuple[int, int, int]) -> Tensor:
-    """Standard normal `(count, C, H, W)` for samples `start …` of an evaluation; made on the CPU, in chunks of 500,
-    so that every machine, device and number of workers starts from the same noise.
-    """
-    parts = []
-    for chunk in range(start // CHUNK, -(-(start + count) // CHUNK)):
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + chunk)
-        parts.append(torch.randn((CHUNK, *shape), generator=generator))
-    offset = start % CHUNK
-    return torch.cat(parts)[offset : offset + count]
-
 
 class Evaluator:
-    """Scores samplers against one data set with one extractor, from noise fixed by `seed`."""
+    """Scores samplers against one data set with one extractor and metric, from noise fixed by `seed`.
+
+    `metric` is the name of what it measures, `fid_digits`. `label_kind` says how labels of a `conditional` network are
+    chosen (`noise.py`). What is said of noise there holds for all methods: a number to report is of the set `report`.
+    """
 
     def __init__(
         self,
@@ -42,15 +34,19 @@ class Evaluator:
         features: str,
         cache: Path,
         *,
+        metric: str = "fid",
         seed: int = 0,
         device: torch.device | str = "cpu",
         conditional: bool = False,
+        label_kind: str = "balanced",
     ) -> None:
-        self.dataset, self.seed, self.device, self.conditional = dataset, seed, torch.device(device), conditional
+        self.dataset, self.seed, self.device = dataset, seed, torch.device(device)
+        self.conditional, self.label_kind = conditional, label_kind
         self.extractor: FeatureExtractor = build_extractor(features, dataset, cache, device)
-        self.metric = self.extractor.metric
+        self.measure: Metric = metrics[metric]()
+        self.metric = f"{metric}_{self.extractor.label}"
         self._real: NDArray[np.float64] | None = None
-        self._reference: Statistics | None = None
+        self._reference: Any = None
 
     @property
     def real(self) -> NDArray[np.float64]:
@@ -60,44 +56,50 @@ class Evaluator:
         return self._real
 
     @property
-    def reference(self) -> Statistics:
-        """Statistics of `real`."""
+    def reference(self) -> Any:
+        """What the metric keeps of `real`."""
         if self._reference is None:
-            self._reference = Statistics.of(self.real)
+            self._reference = self.measure.reference(self.real)
         return self._reference
 
-    def features(self, sampler: Sampler, start: int, count: int) -> NDArray[np.float64]:
-        """Features `(count, D)` of the sampler's images number `start …` of this evaluation's fixed noise."""
+    def features(self, sampler: Sampler, start: int, count: int, noise: Noise = "report") -> NDArray[np.float64]:
+        """Features `(count, D)` of the sampler's images number `start …` of one of this evaluation's sets of noise."""
         parts = [self.real[:0]]  # a share may be empty
         for first in range(start, start + count, CHUNK):
             size = min(CHUNK, start + count - first)
-            noise = fixed_noise(self.seed, first, size, self.dataset.shape).to(self.device)
-            images = sampler(noise, self.labels(first, size))
+            drawn = fixed_noise(set_seed(self.seed, noise), first, size, self.dataset.shape).to(self.device)
+            images = sampler(drawn, self.labels(first, size, noise))
             parts.append(self.extractor(to_uint8(images)))
         return np.concatenate(parts)
 
-    def labels(self, start: int, count: int) -> Tensor | None:
-        """Labels of samples `start …`: the classes in turn, or None for an unconditional network."""
+    def labels(self, start: int, count: int, noise: Noise = "report") -> Tensor | None:
+        """Labels of samples `start …`, or None for an unconditional network."""
         if not self.conditional:
             return None
-        return torch.arange(start, start + count, device=self.device) % self.dataset.num_classes
+        seed, classes = set_seed(self.seed, noise), self.dataset.num_classes
+        return fixed_labels(seed, start, count, classes, self.label_kind).to(self.device)
+
+    def distance_of(self, features: NDArray[np.float64]) -> float:
+        """Distance of samples with these features to the data."""
+        return self.measure.distance(features, self.reference)
 
     def distance(self, sampler: Sampler, count: int) -> float:
-        """Fréchet distance of `count` fixed samples to the data."""
-        return frechet_distance(Statistics.of(self.features(sampler, 0, count)), self.reference)
+        """Distance of `count` fixed samples to the data."""
+        return self.distance_of(self.features(sampler, 0, count))
 
     def noise_floor(self) -> float:
         """Distance of one random half of the real images to the other: what a perfect sampler could show."""
         order = np.random.default_rng(self.seed).permutation(len(self.real))
         half = len(order) // 2
-        return frechet_distance(Statistics.of(self.real[order[:half]]), Statistics.of(self.real[order[half:]]))
+        return self.measure.distance(self.real[order[:half]], self.measure.reference(self.real[order[half:]]))
 
     def describe(self, count: int) -> dict[str, str | int]:
-        """What must be named with every distance: metric, extractor, computation, number of samples and seed."""
+        """What must be named with every distance: of what it is, by whom it was computed, and on which samples."""
         return {
             "metric": self.metric,
             "extractor": self.extractor.fingerprint,
-            "computation": computation(),
+            "computation": self.measure.computation(),
             "samples": count,
+            "labels": self.label_kind if self.conditional else "none",
             "seed": self.seed,
         }

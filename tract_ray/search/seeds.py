@@ -11,7 +11,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Pooled:
-    """`distance` is the mean of `seeds` at `mu_i`, `distances` are the means by mu_i."""
+    """`distance` is the mean of `seeds`, `distances` are the means by mu_i.
+
+    What the seeds report is of fresh noise and of the mu_i that each has chosen itself; `distances` are of the noise
+    that chose. So `distance` is not the least of them, which would be too good.
+    """
 
     distance: float
     mu_i: float
@@ -22,7 +26,7 @@ class Pooled:
 def pooled(results: Sequence[Mapping[str, Any]], select: str = "best") -> Pooled:
     """Of the seeds' results (or last reports, where mu_i may be text), as plain data.
 
-    Unless the runs score their `own` mu_i, it is the best in the mean, not each seed's.
+    Unless the runs score their `own` mu_i, the one named is the best in the mean, not each seed's.
     """
     first = results[0]
     banks = [{float(mu): float(d) for mu, d in (r.get("distances") or {}).items()} for r in results]
@@ -30,5 +34,5 @@ def pooled(results: Sequence[Mapping[str, Any]], select: str = "best") -> Pooled
     distances = {mu: float(np.mean([bank[mu] for bank in banks])) for mu in shared}
     own = select == "own" or not distances
     mu = float(first.get("mu_i", 0.0)) if own else min(distances, key=distances.__getitem__)
-    seeds = tuple(bank.get(mu, float(r["distance"])) for bank, r in zip(banks, results, strict=True))
-    return Pooled(distances.get(mu, float(np.mean(seeds))), mu, distances, seeds)
+    seeds = tuple(float(r["distance"]) for r in results)
+    return Pooled(float(np.mean(seeds)), mu, distances, seeds)

@@ -38,7 +38,7 @@ class Options:
     settings: Mapping[str, Any] = field(default_factory=dict)
     teacher: str | None = None
     teacher_samples: str | int | None = None
-    evaluation_samples: int = 4000
+    evaluation_samples: int | None = None
     features: str = ""
     seed: int = 0
     fixed: str = "overall"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tract_ray.config import config_hash, require, to_dict
+from tract_ray.config import config_hash, to_dict
 from tract_ray.data import Dataset, load_dataset
 from tract_ray.distillation import Method, methods
 from tract_ray.evaluation import Evaluator, latency
@@ -88,17 +88,16 @@ class _Built:
 def _build(config: RunConfig, paths: Paths, folder: Path, worker: Worker) -> _Built:
     teacher = _teacher(config, paths, worker).to(worker.device)
     dataset = load_dataset(teacher.dataset or config.teacher.dataset, paths.data_root).to(worker.device)
-    _check_fit(teacher, dataset)
+    evaluator = build_evaluator(config.evaluation, teacher, dataset, paths, worker)
     start = start_key(config, model_content(teacher), dataset.fingerprint)
     network, student = initial_student(config, teacher)
     method = methods[config.method.kind](config.method, teacher.denoiser, student.to(worker.device))
-    evaluator = build_evaluator(config.evaluation, teacher, dataset, paths, worker)
     make_model = student_model(config, paths, teacher, method, network)
     if worker.leads:
         about = {"key": config_hash(config), "config": to_dict(config)}
         write_text(folder / "config.json", json.dumps(about, indent=2))
         method.store_averages(folder / "averages")
-    scorer = Scorer(method, evaluator, config.evaluation, folder, worker, make_model)
+    scorer = Scorer(method, evaluator, config.evaluation, folder, worker, make_model, stage_ends(config)[-1])
     return _Built(start, dataset, method, evaluator, scorer)
 
 
@@ -109,31 +108,17 @@ def _teacher(config: RunConfig, paths: Paths, worker: Worker) -> Model:
     return teacher if teacher is not None and all_found else train_teacher(config.teacher, paths, worker)
 
 
-def _check_fit(teacher: Model, dataset: Dataset) -> None:
-    """Refuse a teacher of other images or classes than those of the data set."""
-    require(
-        dataset.shape == teacher.shape,
-        "teacher",
-        f"makes images of shape {teacher.shape}, but {dataset.name} has {dataset.shape}",
-    )
-    require(
-        teacher.num_classes in (0, dataset.num_classes),
-        "teacher",
-        f"has {teacher.num_classes} classes, but {dataset.name} has {dataset.num_classes}",
-    )
-
-
 def _finish(
     config: RunConfig, built: _Built, folder: Path, worker: Worker, ended: Position, started: float
 ) -> RunResult:
     """Save the student and the result of a run that has `ended`."""
-    student = built.scorer.chosen()
+    student, score = built.scorer.chosen()
     student.to(worker.device)
     result = RunResult(
         metric=built.evaluator.metric,
-        distance=student.about["distance"],
-        mu_i=student.about["mu_i"],
-        distances=built.scorer.distances,
+        distance=score.distance,
+        mu_i=score.mu_i,
+        distances=score.distances,
         steps=student.steps,
         samples=ended.step * config.method.batch,
         parameters=count_parameters(student.denoiser.module),
@@ -143,7 +128,7 @@ def _finish(
         device_seconds=ended.seconds,
         student=str(folder / "student"),
         key=config_hash(config),
-        evaluation=built.evaluator.describe(config.evaluation.samples),
+        evaluation=built.evaluator.describe(score.samples),
         select=config.evaluation.select,
     )
     if worker.leads:

@@ -87,10 +87,10 @@ def forecast(run: RunConfig, paths: Paths, worker: Worker | None = None) -> Fore
     call, update = _timed(student, shape, prediction, classes, worker.device)
     images = [phase.steps * config.batch for phase in phases]
     marks = evaluation_marks(phases, run.evaluation.per_phase)
-    scores = run.evaluation
+    scores = run.evaluation.on(info.name)
     scored = sum(
         phase_at(phases, mark - 1).student_steps
-        * (scores.samples if kind.keeps_best or mark == phases[-1].end else scores.rung_samples)
+        * ((scores.samples or 0) if kind.keeps_best or mark == phases[-1].end else scores.rung_samples)
         for mark in marks
     )
     return Forecast(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tract_ray.config import InputError, config_hash, to_dict
 from tract_ray.data import dataset_fingerprint
-from tract_ray.evaluation.classifier import RECIPE
+from tract_ray.evaluation.extractors.classifier import RECIPE
 from tract_ray.networks import presets
 from tract_ray.training.model import Model, load_model
 from tract_ray.training.paths import Paths
@@ -139,13 +139,12 @@ def planned_start(config: RunConfig, paths: Paths | None) -> tuple[str, str]:
 
 def evaluation_content(config: EvaluationConfig, dataset: str, *, last: bool, whole: bool) -> dict[str, Any]:
     """What determines the scores of a stage, `last` of its run or not; `whole`: all images are scored at every mark."""
-    content = to_dict(config)
+    content = to_dict(config.on(dataset) if dataset else config)
     if not (last or whole):
         del content["samples"]
     if whole:
         del content["rung_samples"]
-    features = config.extractor(dataset) if dataset else config.features
-    return {**content, "features": features, "recipe": RECIPE if features == "classifier" else {}, "dataset": dataset}
+    return {**content, "recipe": RECIPE if content["features"] == "classifier" else {}, "dataset": dataset}
 
 
 def score_key(model: Model, data: str, evaluation: Mapping[str, Any], steps: int) -> str:

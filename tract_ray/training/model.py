@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tract_ray.config import InputError, choose, from_dict, require, to_dict
+from tract_ray.data import Dataset
 from tract_ray.diffusion import Denoiser, build_schedule, predictions, samplers
 from tract_ray.files import atomic_folder, read_json, read_safetensors, write_safetensors
 from tract_ray.networks import count_parameters
@@ -54,6 +55,14 @@ class Model:
         fits = steps is None or self.times is None or steps == self.steps
         require(fits, "steps", f"this student was distilled for {self.steps} step(s), not {steps}")
         return steps
+
+    def check_fit(self, dataset: Dataset, field: str) -> None:
+        """Refuse, naming `field`, to be measured against images or classes that are not the model's."""
+        shape, classes = dataset.shape, dataset.num_classes
+        makes = f"makes images of shape {self.shape}, but {dataset.name} has {shape}"
+        require(shape == self.shape, field, makes)
+        has = f"has {self.num_classes} classes, but {dataset.name} has {classes}"
+        require(self.num_classes in (0, classes), field, has)
 
     def to(self, device: torch.device | str) -> Model:
         """Move the network to `device`; returns itself."""

@@ -2,7 +2,8 @@
 
 Written beside the checkpoint and cut back with it, the record survives whatever kills the process or the server, and
 a resumed run continues it without a gap or a repeated line. Lines are `{"samples": n, "time": t, "metrics": {…}}`,
-or `{…, "image": file, "name": name}` for a picture.
+with `"score": {…}` beside the metrics where they are those of a `MarkScore`, or `{…, "image": file, "name": name}` for
+a picture.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,37 @@ from PIL import Image
 from tract_ray.files import write_text
 
 RECORD = "record.jsonl"
+
+
+@dataclass(frozen=True)
+class MarkScore:
+    """What a run scores at a mark: its best candidate's `distance` and `mu_i`, and `distances` of all by mu_i.
+
+    `samples` are the images scored, made in `steps` network calls each. `noise` is the set that `distance` was measured
+    on; `distances` are what the best was chosen by (`evaluation/noise.py`).
+    """
+
+    metric: str
+    distance: float
+    mu_i: float
+    steps: int
+    samples: int = 0
+    noise: str = "select"
+    distances: dict[float, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, as a line of the record holds it."""
+        return {**asdict(self), "distances": {repr(mu): d for mu, d in self.distances.items()}}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> MarkScore:
+        """The inverse of `to_json`."""
+        return cls(**{**data, "distances": {float(mu): d for mu, d in data["distances"].items()}})
+
+    def metrics(self) -> dict[str, float]:
+        """The numbers of it that are drawn against images seen."""
+        bank = {f"{self.metric}/mu_i_{mu:.6g}": d for mu, d in self.distances.items()}
+        return {self.metric: self.distance, "mu_i_best": self.mu_i, "steps": self.steps, **bank}
 
 
 class Record:
@@ -43,6 +76,10 @@ class Record:
         """Numbers at `samples` training images seen."""
         self._append(samples, {"metrics": dict(values)})
 
+    def score(self, samples: int, score: MarkScore) -> None:
+        """A score at `samples` training images seen."""
+        self._append(samples, {"metrics": score.metrics(), "score": score.to_json()})
+
     def image(self, samples: int, name: str, picture: Image.Image) -> None:
         """A picture at `samples` training images seen."""
         if self.enabled:
@@ -62,15 +99,21 @@ def write_lines(folder: Path, lines: list[dict[str, Any]]) -> None:
     write_text(folder / RECORD, "".join(json.dumps(line) + "\n" for line in lines))
 
 
-def scored_lines(folder: Path) -> list[dict[str, Any]]:
-    """The scores in a record, in order: `samples`, `distance` (the best of its mark), `mu_i`."""
-    found = []
-    for line in read_lines(folder):
-        values = line.get("metrics", {})
-        if "mu_i_best" in values:
-            distance = next(value for name, value in values.items() if name.startswith("fid_"))
-            found.append({"samples": line["samples"], "distance": distance, "mu_i": values["mu_i_best"]})
-    return found
+def read_scores(folder: Path) -> list[tuple[int, MarkScore]]:
+    """The scores in a record, in order, each with the training images seen by then."""
+    found = ((line["samples"], _score(line)) for line in read_lines(folder))
+    return [(samples, score) for samples, score in found if score is not None]
+
+
+def _score(line: Mapping[str, Any]) -> MarkScore | None:
+    if "score" in line:
+        return MarkScore.from_json(line["score"])
+    values = line.get("metrics", {})
+    if "mu_i_best" not in values:
+        return None
+    # Older records, and simulated ones, say it by names alone: the metric's comes first.
+    metric, distance = next(iter(values.items()))
+    return MarkScore(metric, distance, values["mu_i_best"], values["steps"])
 
 
 def _complete(folder: Path) -> list[str]:

@@ -17,7 +17,10 @@ RESULT = "result.json"
 
 @dataclass(frozen=True)
 class RunResult:
-    """`distances` are by mu_i; `distance` is that of `mu_i`, the `best` one or the run's `own`, as `select` says.
+    """`distance` is that of `mu_i`, the `best` one of `distances` or the run's `own`, as `select` says.
+
+    It is of fresh noise: `distances`, by mu_i, are of the noise on which the best one was chosen, and the least of
+    them is too good to be reported. A run without a choice has one distance, which is both.
 
     `steps` are network calls for a sample of the student. `trained` counts the images that this run trained itself, of
     `samples`: the others came with stages that were there. `device_seconds` is the time of all its workers, evaluation

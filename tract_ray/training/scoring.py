@@ -11,11 +11,12 @@ from torch import nn
 
 from tract_ray.data import Dataset
 from tract_ray.distillation import Method, Phase
-from tract_ray.evaluation import Evaluator, Statistics, fixed_noise, frechet_distance, image_grid
+from tract_ray.evaluation import Evaluator, Noise, fixed_noise, image_grid
 from tract_ray.evaluation.sample_grid import grid_scale
+from tract_ray.evaluation.score import Sampler
 from tract_ray.training.model import Model, load_model
 from tract_ray.training.paths import Paths
-from tract_ray.training.record import Record
+from tract_ray.training.record import MarkScore, Record
 from tract_ray.training.run_config import EvaluationConfig
 from tract_ray.training.worker import Worker
 
@@ -24,16 +25,23 @@ GRID_IMAGES = 64
 
 
 def build_evaluator(
-    config: EvaluationConfig, model: Model, dataset: Dataset, paths: Paths, worker: Worker
+    config: EvaluationConfig, model: Model, dataset: Dataset, paths: Paths, worker: Worker, field: str = "teacher"
 ) -> Evaluator:
-    """What scores the samples of `model`, and of others with its classes, against `dataset`."""
+    """What scores the samples of `model`, and of others with its classes, against `dataset`.
+
+    `InputError` (which names `field`) where the data set has other images or classes than the model.
+    """
+    model.check_fit(dataset, field)
+    whole = config.on(dataset.name)
     return Evaluator(
         dataset,
-        config.extractor(dataset.name),
+        whole.features,
         paths.cache,
-        seed=config.seed,
+        metric=whole.metric,
+        seed=whole.seed,
         device=worker.device,
         conditional=model.num_classes > 0,
+        label_kind=whole.labels or "",
     )
 
 
@@ -45,8 +53,10 @@ def evaluation_marks(phases: Sequence[Phase], per_phase: int) -> set[int]:
 class Scorer:
     """Scores `method` at marks, and writes the record and the sample grids.
 
-    `distances` are the latest scores by mu_i. A method that keeps its best evaluation is scored with all images at
-    every mark; the network of the best one waits in `folder/best`, so that an interruption loses nothing.
+    Candidates (marks, averages of a bank) are chosen on one set of noise; after step `end`, the run's last, the chosen
+    one is scored on another, which is what the run reports. With a single candidate there is nothing to choose, and
+    only the latter happens. `last` is the latest score. A method that keeps its best evaluation is scored with all
+    images at every mark; the network of the best one waits in `folder/best`, so that an interruption loses nothing.
     """
 
     def __init__(
@@ -57,67 +67,77 @@ class Scorer:
         folder: Path,
         worker: Worker,
         make_model: MakeModel,
+        end: int,
     ) -> None:
-        self.method, self.evaluator, self.config = method, evaluator, config
-        self.folder, self.worker, self.make_model = folder, worker, make_model
-        self.distances: dict[float, float] = {}
+        self.method, self.evaluator, self.config = method, evaluator, config.on(evaluator.dataset.name)
+        self.folder, self.worker, self.make_model, self.end = folder, worker, make_model, end
+        self.samples = self.config.samples or 0
+        self.last: MarkScore | None = None
 
-    def score(self, count: int) -> dict[float, float]:
-        """Distance of each candidate by mu_i, of `count` images; the images are shared out among the workers."""
-        start, share = self.worker.share(count)
-        steps, scores = self.method.phase.student_steps, {}
-        for mu, network in self.method.candidates().items():
-            network.eval()
-            features = self.evaluator.features(
-                lambda noise, labels, net=network: self.method.sample(net, noise, steps, labels),  # type: ignore[misc]
-                start,
-                share,
-            )
-            everyone = np.concatenate(self.worker.gather(features))
-            scores[mu] = frechet_distance(Statistics.of(everyone), self.evaluator.reference)
-        return scores
+    @property
+    def distances(self) -> dict[float, float]:
+        """The latest distances by mu_i, those that the best was chosen by."""
+        return self.last.distances if self.last else {}
 
     def at_mark(self, step: int, record: Record) -> None:
         """Score after optimiser step `step`, into the record."""
-        method, seen = self.method, step * self.method.config.batch
-        final = step == method.phases[-1].end
-        whole = final or method.keeps_best
-        self.distances = self.score(self.config.samples if whole else self.config.rung_samples)
-        mu, distance = self.best()
-        metric = self.evaluator.metric
-        record.metrics(seen, {metric: distance, "mu_i_best": mu, "steps": method.phase.student_steps})
-        record.metrics(seen, {f"{metric}/mu_i_{mu:.6g}": d for mu, d in self.distances.items()})
+        seen = step * self.method.config.batch
+        self.last = self._scored(final=step == self.end)
+        record.score(seen, self.last)
         if self.worker.leads:
-            self._grid(mu, seen, record)
-            if method.keeps_best:
-                self._keep(mu, distance, seen)
+            self._grid(self.last.mu_i, seen, record)
+            if self.method.keeps_best:
+                self._keep(self.last, seen)
 
-    def best(self) -> tuple[float, float]:
-        """mu_i and distance of the best candidate of the latest scores, or of the method's own."""
-        if self.config.select == "own":
-            return next(iter(self.distances.items()))
-        mu = min(self.distances, key=self.distances.__getitem__)
-        return mu, self.distances[mu]
+    def _scored(self, final: bool) -> MarkScore:
+        method = self.method
+        images = self.samples if final or method.keeps_best else self.config.rung_samples
+        candidates = method.candidates()
+        reports = final and not method.keeps_best  # a kept one is reported when the run is over
+        noise: Noise = "report" if reports and len(candidates) == 1 else "select"
+        distances = {mu: self._distance(self._sampler(network), images, noise) for mu, network in candidates.items()}
+        own = self.config.select == "own"
+        mu = next(iter(distances)) if own else min(distances, key=distances.__getitem__)
+        distance = distances[mu]
+        if reports and noise == "select":
+            noise, distance = "report", self._distance(self._sampler(candidates[mu]), images, "report")
+        steps = method.phase.student_steps
+        return MarkScore(self.evaluator.metric, distance, mu, steps, images, noise, distances)
 
-    def chosen(self) -> Model:
-        """The run's student: the best candidate of the last scores, or of all scores where the method keeps it."""
-        if self.method.keeps_best:
-            model = load_model(self.folder / "best")
-            self.distances = {float(mu): d for mu, d in model.about["distances"].items()}
-            return model
-        if not self.distances:  # killed between the last checkpoint and the result
-            self.distances = self.score(self.config.samples)
-        return self._model(*self.best())
+    def _sampler(self, network: nn.Module) -> Sampler:
+        network.eval()
+        steps = self.method.phase.student_steps
+        return lambda noise, labels: self.method.sample(network, noise, steps, labels)
 
-    def _model(self, mu: float, distance: float, **more: Any) -> Model:
-        about = {"mu_i": mu, "metric": self.evaluator.metric, "distance": distance, **more}
-        return self.make_model(self.method.candidates()[mu], about)
+    def _distance(self, sampler: Sampler, count: int, noise: Noise) -> float:
+        """Distance of `count` images, which are shared out among the workers."""
+        start, share = self.worker.share(count)
+        features = self.evaluator.features(sampler, start, share, noise)
+        return self.evaluator.distance_of(np.concatenate(self.worker.gather(features)))
 
-    def _keep(self, mu: float, distance: float, seen: int) -> None:
+    def chosen(self) -> tuple[Model, MarkScore]:
+        """The run's student and what it reports: the best of the last scores, or of all where the method keeps it."""
+        if not self.method.keeps_best:
+            assert self.last is not None
+            return self._model(self.last), self.last
+        model = load_model(self.folder / "best").to(self.worker.device)
+        distances = {float(mu): d for mu, d in model.about["distances"].items()}
+        distance = self._distance(model.sample, self.samples, "report")
+        score = MarkScore(
+            self.evaluator.metric, distance, model.about["mu_i"], model.steps, self.samples, "report", distances
+        )
+        model.about |= {"distance": distance, "noise": "report"}
+        return model, score
+
+    def _model(self, score: MarkScore, **more: Any) -> Model:
+        about = {"mu_i": score.mu_i, "metric": score.metric, "distance": score.distance, "noise": score.noise, **more}
+        return self.make_model(self.method.candidates()[score.mu_i], about)
+
+    def _keep(self, score: MarkScore, seen: int) -> None:
         known = load_model(self.folder / "best").about["distance"] if (self.folder / "best").is_dir() else float("inf")
-        if distance < known:
-            distances = {repr(m): d for m, d in self.distances.items()}
-            self._model(mu, distance, distances=distances, samples=seen).save(self.folder / "best")
+        if score.distance < known:
+            distances = {repr(m): d for m, d in score.distances.items()}
+            self._model(score, distances=distances, samples=seen).save(self.folder / "best")
 
     def _grid(self, mu: float, seen: int, record: Record) -> None:
         noise = fixed_noise(self.evaluator.seed, 0, GRID_IMAGES, self.evaluator.dataset.shape).to(self.worker.device)

@@ -16,7 +16,7 @@ from tract_ray.distillation import Method
 from tract_ray.training.checkpoint import CHECKPOINT, Position, move_checkpoint, read_checkpoint, restore_method
 from tract_ray.training.keys import run_key
 from tract_ray.training.loop import train
-from tract_ray.training.record import Record, scored_lines
+from tract_ray.training.record import MarkScore, Record, read_scores
 from tract_ray.training.run_config import RunConfig
 from tract_ray.training.scoring import Scorer, evaluation_marks
 from tract_ray.training.stage_store import StageStore
@@ -91,8 +91,8 @@ class StagedRun:
         def on_saved(position: Position) -> None:
             if position.step == stage.end:
                 self._publish(stage, position)
-            mu, distance = self.scorer.best()
-            self._report({"samples": self._samples(position.step), "distance": distance, "mu_i": mu}, position)
+            assert self.scorer.last is not None
+            self._report(self._samples(position.step), self.scorer.last, position)
 
         return train(
             self.method,
@@ -118,13 +118,11 @@ class StagedRun:
     def _take_over(self, stage: Stage, position: Position) -> Position:
         assert self.store is not None
         begun, leads = time.perf_counter(), self.worker.leads
-        about, state, tensors = self.store.read(stage)
+        _, state, tensors = self.store.read(stage)
         lines = self.store.copy_record(stage, self.folder, self.config.method.batch) if leads else 0
         self._restore(state, tensors)
         record = Record(self.folder, lines, enabled=leads)
-        if self.store.scored_alike(stage):
-            self.scorer.distances = {float(mu): distance for mu, distance in about["distances"].items()}
-        else:
+        if not self.store.scored_alike(stage):
             self.scorer.at_mark(stage.end, record)
         taken = replace(
             position,
@@ -141,15 +139,16 @@ class StagedRun:
 
     def _replay(self, position: Position, after: int) -> None:
         """Report the scores in the record between the steps `after` and that of `position`."""
-        lines = scored_lines(self.folder) if self.worker.leads and position.step else []
-        for line in self.worker.gather(lines)[0]:
-            if self._samples(after) < line["samples"] <= self._samples(position.step):
-                self._report(line, position)
+        scores = read_scores(self.folder) if self.worker.leads and position.step else []
+        for samples, score in self.worker.gather(scores)[0]:
+            if self._samples(after) < samples <= self._samples(position.step):
+                self.scorer.last = score
+                self._report(samples, score, position)
 
-    def _report(self, score: dict[str, Any], position: Position) -> None:
-        if self.report and score["samples"] < self._samples(self.stages[-1].end):
-            cost = {"trained": position.trained, "device_seconds": position.seconds}
-            self.report({**score, "finished": False, **cost})
+    def _report(self, samples: int, score: MarkScore, position: Position) -> None:
+        if self.report and samples < self._samples(self.stages[-1].end):
+            told = {"samples": samples, "distance": score.distance, "mu_i": score.mu_i, "finished": False}
+            self.report({**told, "trained": position.trained, "device_seconds": position.seconds})
 
     def _samples(self, step: int) -> int:
         return step * self.config.method.batch

@@ -87,11 +87,17 @@ class StageStore:
     def copy_record(self, stage: Stage, run: Path, batch: int) -> int:
         """Put the stage's record and pictures into the folder `run`, after what came before; returns its lines.
 
-        Scores are left out where they are of other averages or of another evaluation than the run asks for.
+        Scores are left out where they are of other averages or of another evaluation than the run asks for; that at
+        the stage's end may be, where those on its way are not.
         """
         before = [line for line in read_lines(run) if line["samples"] <= stage.start * batch]
-        own = self.scored_alike(stage)
-        lines = [line for line in read_lines(self.path(stage)) if own or "loss" in line.get("metrics", {})]
+        own, end = self.scored_alike(stage), stage.end * batch
+        alike = read_json(self.path(stage) / "stage.json", "stage").get("on_the_way") == stage.on_the_way
+        lines = [
+            line
+            for line in read_lines(self.path(stage))
+            if own or "loss" in line.get("metrics", {}) or (alike and line["samples"] < end)
+        ]
         for line in lines:
             if "image" in line:
                 (run / line["image"]).parent.mkdir(exist_ok=True)

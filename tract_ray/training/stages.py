@@ -17,7 +17,7 @@ from tract_ray.training.run_config import RunConfig
 class Stage:
     """Optimiser steps `start … end - 1` of a run: a phase, or a part of one.
 
-    `key` determines the weights at its end, `scored` the scores on its way as well.
+    `key` determines the weights at its end, `on_the_way` the scores before its end as well, `scored` all of them.
     """
 
     phase: Phase
@@ -25,6 +25,7 @@ class Stage:
     end: int
     samples: int
     key: str
+    on_the_way: str
     scored: str
 
 
@@ -58,7 +59,8 @@ def stages_from(config: RunConfig, start: str, dataset: str) -> list[Stage]:
     kind, method = methods[config.method.kind], config.method
     parent, phases, stages = start, method.phases(), list[Stage]()
     parts: list[tuple[dict[str, Any], int]] = []
-    for begin, end in pairwise([0, *stage_ends(config)]):
+    ends = stage_ends(config)
+    for begin, end in pairwise([0, *ends]):
         phase = phase_at(phases, begin)
         settings = {k: v for k, v in kind.determines(method, phase, begin, end).items() if k != "steps"}
         if begin == phase.start:
@@ -67,11 +69,17 @@ def stages_from(config: RunConfig, start: str, dataset: str) -> list[Stage]:
             parts.pop()
         parts.append((settings, end))
         weights = config_hash([parent, parts])
-        last = end == phases[-1].end
-        scores = evaluation_content(config.evaluation, dataset, last=last, whole=kind.keeps_best)
-        scored = config_hash([weights, begin, scores, kind.handover(method, phase), last])
+        on_the_way, scored = (
+            config_hash(
+                [
+                    *(weights, begin, kind.handover(method, phase), last),
+                    evaluation_content(config.evaluation, dataset, last=last, whole=kind.keeps_best),
+                ]
+            )
+            for last in (False, end == ends[-1])
+        )
         key = scored if kind.keeps_best else config_hash([weights, begin])
-        stages.append(Stage(phase, begin, end, (end - begin) * method.batch, key, scored))
+        stages.append(Stage(phase, begin, end, (end - begin) * method.batch, key, on_the_way, scored))
         if end == phase.end:
             parent = config_hash([weights, kind.handover(method, phase)])
     return stages

@@ -124,7 +124,8 @@ def score_teacher(
     model = train_teacher(config, paths, worker).to(worker.device)
     dataset = load_dataset(model.dataset or config.dataset, paths.data_root).to(worker.device)
     evaluator = build_evaluator(evaluation, model, dataset, paths, worker)
-    samples = min(evaluation.samples, max(500, budget // steps)) if steps else len(dataset)
+    whole = evaluation.on(dataset.name).samples or 0
+    samples = min(whole, max(500, budget // steps)) if steps else len(dataset)
     about = evaluator.describe(samples)
     file = paths.cache / "scores" / f"{score_key(model, dataset.fingerprint, about, steps)}.json"
     if file.is_file():

@@ -112,8 +112,8 @@ def _replay(
         if mark := at.get(images):
             scores = distances(run, mark, replay.phase_steps)
             best = min(scores, key=scores.__getitem__)
-            _append(folder, images, {"metrics": {METRIC: scores[best], "mu_i_best": best, "steps": 1}})
-            _append(folder, images, {"metrics": {f"{METRIC}/mu_i_{mu:.6g}": d for mu, d in scores.items()}})
+            bank = {f"{METRIC}/mu_i_{mu:.6g}": d for mu, d in scores.items()}
+            _append(folder, images, {"metrics": {METRIC: scores[best], "mu_i_best": best, "steps": 1, **bank}})
             _append(folder, images, {"image": _picture(run, folder, images), "name": "samples"})
             if not mark.last:
                 cost = {"trained": images, "device_seconds": seconds * images / whole}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tract_ray.config import require
+from tract_ray.evaluation.metrics.metric import Metric, register
 
 Array = NDArray[np.float64]
 
@@ -49,3 +51,19 @@ def frechet_distance_numpy(a: Statistics, b: Statistics) -> float:
     root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
     cross = np.sqrt(np.linalg.eigvalsh(root @ b.cov @ root).clip(min=0)).sum()
     return float(np.square(a.mean - b.mean).sum() + np.trace(a.cov) + np.trace(b.cov) - 2 * cross)
+
+
+@register
+class FrechetDistance(Metric):
+    """FID, where the features are Inception's."""
+
+    kind = "fid"
+
+    def reference(self, real: Array) -> Statistics:
+        return Statistics.of(real)
+
+    def distance(self, features: Array, reference: Any) -> float:
+        return frechet_distance(Statistics.of(features), reference)
+
+    def computation(self) -> str:
+        return computation()

@@ -1,18 +1,23 @@
-"""A small classifier whose last hidden layer serves as features, trained once per data set and cached."""
+"""Features for sets that Inception does not fit: a small classifier's last hidden layer, trained once per data set."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tract_ray.config import require
-from tract_ray.data import Dataset, sample_indices
+from tract_ray.data import Dataset, datasets, sample_indices
+from tract_ray.data.on_disk import FOLDER_PREFIX, parse_folder
+from tract_ray.evaluation.extractors.extractor import FeatureExtractor, register
 from tract_ray.files import atomic_folder, read_safetensors, write_safetensors
 
 FEATURES = 64
@@ -43,6 +48,47 @@ class SmallClassifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.head(self.features(images))
         return logits
+
+
+@register
+class ClassifierFeatures(FeatureExtractor):
+    """The 64 features of a small classifier of the data set itself.
+
+    Scaled once so that the real images' features have a total variance of 100: a distance then reads as per cent of
+    the data's own spread.
+    """
+
+    kind = "classifier"
+
+    def __init__(self, dataset: Dataset, cache: Path) -> None:
+        self.network: SmallClassifier
+        self.network, self.fingerprint = trained_classifier(dataset, cache)
+        self.label = classifier_label(dataset.name)
+        self.scale = 1.0
+        real = self.all(dataset.images)
+        self.scale = float(np.sqrt(100.0 / real.var(axis=0, ddof=1).sum()))
+
+    @classmethod
+    def build(cls, dataset: Dataset, cache: Path, device: torch.device) -> FeatureExtractor:
+        return cls(dataset, cache)
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> NDArray[np.float64]:
+        device = next(self.network.parameters()).device
+        return self.scale * self.network.features(images.to(device)).double().cpu().numpy()
+
+
+def classifier_label(name: str) -> str:
+    """`digits`; `classifier_…` for a data set whose distance one expects from Inception.
+
+    A folder is named by its last part and the size: `folder:data/cifar10@16` -> `classifier_cifar10_16`.
+    """
+    if name in datasets and datasets[name].features == "classifier":
+        return name
+    if name.startswith(FOLDER_PREFIX):
+        path, size = parse_folder(name)
+        name = f"{path.stem}_{size}"
+    return "classifier_" + re.sub(r"[^\w.-]", "_", name)  # what MLflow allows in a metric's name
 
 
 def trained_classifier(dataset: Dataset, cache: Path) -> tuple[SmallClassifier, str]:
