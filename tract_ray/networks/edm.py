@@ -27,6 +27,7 @@ from tract_ray.networks.edm_layers import (
     edm_norm,
     positional_embedding,
 )
+from tract_ray.networks.layers import check_sizes
 
 
 def noise_input(logsnr: Tensor) -> Tensor:
@@ -47,12 +48,6 @@ def unaugmented(layer: nn.Module, like: Tensor) -> Tensor:
     """
     weight = cast(Tensor, layer.weight)
     return F.linear(like.new_zeros(like.shape[0], weight.shape[1]), weight)
-
-
-def _check(image_size: int, channels: int, multipliers: Sequence[int]) -> None:
-    deepest = 2 ** (len(multipliers) - 1)
-    require(image_size % deepest == 0, "network", f"image size {image_size} is not a multiple of {deepest}")
-    require(channels % 4 == 0, "channels", f"must be a multiple of 4, got {channels}")
 
 
 class SongUNet(nn.Module):
@@ -83,7 +78,7 @@ class SongUNet(nn.Module):
         num_classes: int = 0,
     ) -> None:
         super().__init__()
-        _check(image_size, channels, multipliers)
+        check_sizes(image_size, channels, multipliers)
         choose("embedding_type", embedding_type, ("positional", "fourier"))
         choose("encoder_type", encoder_type, ("standard", "residual"))
         self.num_classes = num_classes
@@ -183,7 +178,7 @@ class DhariwalUNet(nn.Module):
         num_classes: int = 0,
     ) -> None:
         super().__init__()
-        _check(image_size, channels, multipliers)
+        check_sizes(image_size, channels, multipliers)
         self.num_classes = num_classes
         self.features, width = channels, channels * embedding_multiplier
         init = Init("kaiming", weight=math.sqrt(1 / 3), bias=math.sqrt(1 / 3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,13 @@ from torch import Tensor, nn
 from tract_ray.config import require
 
 NEARLY_ZERO = 1e-10
+
+
+def check_sizes(image_size: int, channels: int, multipliers: Sequence[int]) -> None:
+    """Refuse images that cannot be halved often enough, and a width that the norms cannot take."""
+    deepest = 2 ** (len(multipliers) - 1)
+    require(image_size % deepest == 0, "network", f"image size {image_size} is not a multiple of {deepest}")
+    require(channels % 4 == 0, "channels", f"must be a multiple of 4, got {channels}")
 
 
 def scaled_init(layer: nn.Conv2d | nn.Linear, scale: float = 1.0) -> nn.Conv2d | nn.Linear:

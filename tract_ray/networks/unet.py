@@ -17,6 +17,7 @@ from tract_ray.config import require
 from tract_ray.networks.layers import (
     ClassEmbedding,
     Dropout,
+    check_sizes,
     conv,
     group_norm,
     linear,
@@ -96,9 +97,7 @@ class UNet(nn.Module):
         num_classes: int = 0,
     ) -> None:
         super().__init__()
-        deepest = 2 ** (len(multipliers) - 1)
-        require(image_size % deepest == 0, "network", f"image size {image_size} is not a multiple of {deepest}")
-        require(channels % 4 == 0, "channels", f"must be a multiple of 4, got {channels}")
+        check_sizes(image_size, channels, multipliers)
         self.channels = channels
         self.embed = nn.Sequential(linear(channels, embedding), nn.SiLU(), linear(embedding, embedding))
         self.embed_class = ClassEmbedding(num_classes, embedding) if num_classes else None
