@@ -79,7 +79,7 @@ def test_a_distillation_as_json(distilled: dict[str, object]) -> None:
 def test_samples_are_a_grid_of_them(distilled: dict[str, object], tmp_path: Path) -> None:
     out = tmp_path / "grid.png"
     called = tract_ray("sample", distilled["student"], "--out", out, "--count", "10", "--columns", "5", "--seed", "3")
-    assert called == Called(0, f"{out}: 10 images, 1 network call(s) each\n", "")
+    assert called == Called(0, f"{out}: 10 images, 1 ddim step(s), 1 network call(s) each\n", "")
     with Image.open(out) as picture:
         assert picture.format == "PNG"
         pixels = np.asarray(picture.convert("RGB"))
@@ -98,7 +98,7 @@ def test_an_evaluation_agrees_with_the_run(distilled: dict[str, object], storage
     assert (called.status, called.err) == (0, "")
     score = json.loads(called.out)
     assert score["distance"] == pytest.approx(distilled["distance"], rel=1e-6)
-    assert (score["metric"], score["steps"]) == ("fid_digits", 1)
+    assert [score[name] for name in ("metric", "sampler", "steps", "nfe")] == ["fid_digits", "ddim", 1, 1]
 
 
 @pytest.mark.parametrize(

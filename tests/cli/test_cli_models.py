@@ -20,12 +20,13 @@ from tract_ray.training import RunConfig, load_model
 
 
 @pytest.mark.parametrize(
-    ("name", "prediction", "num_classes", "steps"),
-    [("unet_8x8", "both", 3, 1024), ("mlp_8x8", "v", 0, 1024), ("edm_8x8", "edm", 10, 40)],
+    ("name", "prediction", "num_classes", "sampler", "steps"),
+    [("unet_8x8", "both", 3, "ddim", 1024), ("mlp_8x8", "v", 0, "ddim", 1024), ("edm_8x8", "edm", 10, "heun", 18)],
 )
 def test_a_teacher_becomes_a_model_folder(
-    tmp_path: Path, name: str, prediction: str, num_classes: int, steps: int
+    tmp_path: Path, name: str, prediction: str, num_classes: int, sampler: str, steps: int
 ) -> None:
+    """It is sampled as its process asks for: an EDM network with EDM's sampler."""
     source = model(name, prediction, num_classes)
     file = weights_of(source, tmp_path / "teacher.safetensors")
     said = json.loads(run("import-teacher", file, "--out", tmp_path / "teacher", "--json"))
@@ -34,9 +35,10 @@ def test_a_teacher_becomes_a_model_folder(
     assert said["parameters"] == sum(p.numel() for p in source.denoiser.module.parameters())
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     assert found.about == said["about"] == {"source": "teacher.safetensors", "sha256": digest}
-    assert (found.steps, found.times, found.num_classes) == (steps, None, num_classes)
+    assert (found.sampler, found.steps, found.times, found.num_classes) == (sampler, steps, None, num_classes)
     assert (found.denoiser.prediction, found.denoiser.schedule) == (prediction, source.denoiser.schedule)
     labels = torch.arange(4) % num_classes if num_classes else None
+    source.sampler = sampler
     assert torch.equal(found.sample(noise(4), labels, 2), source.sample(noise(4), labels, 2))
 
 
@@ -161,3 +163,27 @@ def test_diffusers_samples_the_export(tmp_path: Path) -> None:
     images = pipeline(2, generator, num_inference_steps=1, use_clipped_model_output=True, output_type="np").images
     expected = (source.sample(noise(2)) / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
     np.testing.assert_allclose(images, expected.numpy(), atol=1e-4)
+
+
+def test_a_sampler_is_chosen_by_name(tmp_path: Path) -> None:
+    """Its steps and its network calls are both said; a student takes first-order steps only."""
+    teacher, out = model("edm_8x8", "edm").save(tmp_path / "teacher"), tmp_path / "grid.png"
+    where = ["--count", 2, "--out", out, "--device", "cpu"]
+
+    def said(*options: object) -> str:
+        return run("sample", teacher, *where, *options).removeprefix(f"{out}: 2 images, ").strip()
+
+    assert said("--sampler", "heun", "--steps", 3) == "3 heun step(s), 5 network call(s) each"
+    heun = out.read_bytes()
+    assert said("--sampler", "euler", "--steps", 3) == "3 euler step(s), 3 network call(s) each"
+    assert out.read_bytes() != heun
+    said("--sampler", "heun", "--steps", 3, "--sampler-set", "s_churn=40")
+    assert out.read_bytes() != heun
+    assert refusal("sample", teacher, *where, "--sampler", "huen").startswith("sampler: unknown 'huen'; did you mean")
+    wrong = refusal("sample", teacher, *where, "--sampler-set", "s_churn=1")
+    assert wrong == "sampler options: ddim has none, got s_churn"
+    wrong = refusal("sample", teacher, *where, "--sampler", "heun", "--sampler-set", "s_churn=-1")
+    assert wrong == "s_churn: must be a number that is not negative, got -1"
+    student = model("mlp_8x8", "v", times=[0.0, 0.3, 1.0]).save(tmp_path / "student")
+    wrong = refusal("sample", student, *where, "--sampler", "heun")
+    assert wrong == "sampler: a student of 2 step(s) takes no heun steps; use ddim"

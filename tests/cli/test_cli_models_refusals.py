@@ -89,6 +89,10 @@ def test_exports_that_cannot_be(tmp_path: Path) -> None:
     assert said(teacher, "onnx").endswith("name it with --steps")
     assert said(student, "onnx", out=tmp_path).startswith("out: ")
     assert said(student, "diffusers", out=student / "config.json").startswith("out: ")
+    ode = model("edm_8x8", "edm")
+    ode.sampler = "heun"
+    ode.save(tmp_path / "ode")
+    assert said(tmp_path / "ode", "onnx", "--steps", 2).startswith("sampler: onnx takes first-order steps, not heun's")
     assert not (tmp_path / "out").exists()
 
 

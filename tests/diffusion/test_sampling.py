@@ -51,7 +51,7 @@ def test_the_samples_have_the_data_s_moments() -> None:
 def test_flow_is_what_the_sampler_approaches() -> None:
     """The closed form that contracts use agrees with the one written here."""
     schedule = CosineVP()
-    x_t = initial_state(schedule, noise(), 1024)
+    x_t = initial_state(schedule, noise(), torch.tensor(1.0))
     flow = GaussianDenoiser(schedule, MEAN, STD).flow(x_t, torch.tensor(1.0), torch.tensor(0.0))
     assert (flow - exact(schedule)).abs().max() < 1e-7  # at t = 0, sigma is still 4.5e-5
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from tract_ray.config import InputError
 from tract_ray.diffusion import CosineVP, Denoiser, KarrasVE, build_schedule, predictions, sample_ancestral, sample_ddim
-from tract_ray.diffusion.sampling import step_noise
+from tract_ray.diffusion.step_noise import step_noise
 from tract_ray.networks import build_network
 from tract_ray.networks.exporting import Sampler, export_network
 from tract_ray.networks.exporting_diffusers import inexpressible

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tract_ray.diffusion import Denoiser, build_schedule, predictions, samplers
-from tract_ray.diffusion.sampling import step_noise
+from tract_ray.diffusion.step_noise import step_noise
 from tract_ray.networks import build_network, presets
 from tract_ray.networks.exporting import export_network
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,18 @@ class Model:
 
     @property
     def steps(self) -> int:
-        """Network calls for an image, unless told otherwise."""
+        """Steps of its sampler, unless told otherwise."""
         return self.network.steps
+
+    @property
+    def sampler(self) -> str:
+        """The sampler that it is made for: ddim, euler, heun or ancestral."""
+        return self.network.sampler
+
+    @property
+    def nfe(self) -> int:
+        """Network calls for an image in its own steps."""
+        return self.network.nfe()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -80,13 +90,16 @@ class Model:
         count: int = 16,
         *,
         steps: int | None = None,
+        sampler: str | None = None,
+        sampler_settings: Mapping[str, float] | None = None,
         seed: int = 0,
         labels: int | Sequence[int] | Tensor | None = None,
     ) -> Tensor:
-        """Images `(count, C, H, W)` in [-1, 1], on the CPU, in `steps` network calls each (default: its own).
+        """Images `(count, C, H, W)` in [-1, 1], on the CPU, in `steps` of `sampler` (default: its own).
 
-        The noise is a function of `seed` alone: models that are asked with one seed answer the same noise. `labels`
-        is one class for all or one for each; without them a conditional model makes its classes in turn.
+        `sampler_settings` are the sampler's, as `{"s_churn": 40}` is heun's. The noise is a function of `seed` alone:
+        models that are asked with one seed answer the same noise. `labels` is one class for all or one for each;
+        without them a conditional model makes its classes in turn.
 
         >>> import tract_ray as tr
         >>> student = tr.distill("digits", **tiny)
@@ -94,14 +107,14 @@ class Model:
         torch.Size([4, 1, 8, 8])
         """
         require(count >= 1, "count", f"must be at least 1, got {count}")
-        steps, device = self.network.check_steps(steps), self.worker.device
+        network, device = self.network.resampled(steps, sampler, sampler_settings), self.worker.device
         chosen = self._labels(count, labels)
         parts = []
         for first in range(0, count, BATCH):
             size = min(BATCH, count - first)
             noise = fixed_noise(seed, first, size, self.shape).to(device)
             own = None if chosen is None else chosen[first : first + size].to(device)
-            parts.append(self.network.sample(noise, own, steps).cpu())
+            parts.append(network.sample(noise, own).cpu())
         return torch.cat(parts)
 
     def grid(self, count: int = 64, *, columns: int = 8, **how: Any) -> Image.Image:

@@ -37,7 +37,14 @@ Features = Annotated[
 SCORED = "50,000 of photographs, 4,000 of digits"
 LABELLED = "balanced or random; default: random for photographs"
 Checkpoint = Annotated[Path, typer.Argument(help="Model folder of a teacher or a student.")]
-Steps = Annotated[int | None, typer.Option(help="Network calls per image; default: the model's own.")]
+Steps = Annotated[int | None, typer.Option(help="The sampler's steps; default: the model's own.")]
+Sampler = Annotated[
+    str | None, typer.Option("--sampler", help="ddim, euler, heun or ancestral; default: the one it is made for.")
+]
+SamplerSetting = Annotated[
+    list[str] | None,
+    typer.Option("--sampler-set", help="A setting of the sampler, NAME=VALUE (s_churn=40); repeatable."),
+]
 
 
 def numbers(field: str, text: str | None, kind: type) -> tuple[Any, ...] | None:
@@ -50,17 +57,17 @@ def numbers(field: str, text: str | None, kind: type) -> tuple[Any, ...] | None:
         raise InputError(f"{field}: {text!r} is not a list of numbers separated by commas") from None
 
 
-def settings(pairs: list[str] | None) -> dict[str, Any]:
+def settings(pairs: list[str] | None, field: str = "set") -> dict[str, Any]:
     """`["mu_s=0.9"]` -> `{"mu_s": 0.9}`; values are read as JSON where they are JSON, lists become tuples."""
     found: dict[str, Any] = {}
     for pair in pairs or []:
         name, equals, text = pair.partition("=")
-        require(bool(equals), "set", f"{pair!r} is not NAME=VALUE")
+        require(bool(equals), field, f"{pair!r} is not NAME=VALUE")
         try:
             value = json.loads(text)
         except json.JSONDecodeError:
             value = text
-        require(value is not None, "set", f"{pair!r} would be left out; give a value")
+        require(value is not None, field, f"{pair!r} would be left out; give a value")
         found[name.strip()] = tuple(value) if isinstance(value, list) else value
     return found
 

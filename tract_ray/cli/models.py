@@ -21,9 +21,6 @@ from tract_ray.training.model_card import provenance_of, write_card
 
 app = typer.Typer()
 
-# Network calls per image where a teacher is asked for nothing else: what TRACT distils from on either process.
-TEACHER_STEPS = {"vp_cosine": 1024, "ve_karras": 40}
-
 
 @app.command()
 def import_teacher(
@@ -51,14 +48,15 @@ def import_teacher(
     file = weights_file(source) if source.is_dir() else source
     with file.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
+    sampler, steps = teacher.sampling
     model = Model(
         denoiser=teacher.denoiser(),
         network=NetworkConfig(name=teacher.network, options=to_dict(teacher.options)),
         shape=teacher.shape,
-        steps=len(teacher.times) - 1 if teacher.times else TEACHER_STEPS[teacher.schedule],
+        steps=steps,
         num_classes=teacher.num_classes,
         times=list(teacher.times) if teacher.times else None,
-        sampler=teacher.sampler,
+        sampler=sampler,
         dataset=dataset or "",
         about={"source": source.absolute().name, "sha256": digest},
     )
@@ -66,14 +64,15 @@ def import_teacher(
     parameters = count_parameters(model.denoiser.module)
     if as_json:
         described = {"parameters": parameters, "schedule": teacher.schedule, "prediction": found}
-        fields = ("network", "shape", "num_classes", "steps", "dataset", "about")
+        fields = ("network", "shape", "num_classes", "sampler", "steps", "dataset", "about")
         described |= {name: to_dict(getattr(model, name)) for name in fields}
         print(json.dumps({"teacher": str(out), **described}, indent=2))
         return
     shape = "x".join(map(str, model.shape))
     classes = f", {model.num_classes} classes" if model.num_classes else ""
     print(
-        f"teacher: {out}\n{teacher.network}, {parameters:,} parameters, {shape}{classes}, {found}, {teacher.schedule}"
+        f"teacher: {out}\n{teacher.network}, {parameters:,} parameters, {shape}{classes}, {found}, {teacher.schedule}\n"
+        f"sampled in {model.described_steps()}"
     )
 
 
@@ -82,7 +81,8 @@ def export(
     checkpoint: Annotated[Path, typer.Argument(help="Model folder of a teacher or a student.")],
     format: Annotated[str, typer.Option(help=f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}.")],
     out: Annotated[Path, typer.Option(help="File to write; for diffusers a folder.")],
-    steps: Annotated[int | None, typer.Option(help="Network calls per image; default: a student's own.")] = None,
+    steps: Annotated[int | None, typer.Option(help="The sampler's steps; default: a student's own.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="ddim, euler or ancestral; default: its own.")] = None,
     licence: Annotated[str, typer.Option(help="Licence for the model card; the teacher's and the data's bind it.")] = (
         "unknown"
     ),
@@ -93,26 +93,24 @@ def export(
         require(not out.is_file(), "out", f"{out} is a file; diffusers needs a folder")
     else:
         require(not out.is_dir(), "out", f"{out} is a folder; {format} needs a file name")
-    model = load_model(checkpoint)
-    model.check_steps(steps)
+    model = load_model(checkpoint).resampled(steps, sampler)
     named = model.times is not None or steps is not None or format == "safetensors"
     require(named, "steps", f"{checkpoint} samples in any number of steps and {format} in one; name it with --steps")
-    calls = steps or model.steps
     path = export_network(
         model.denoiser,
         model.shape,
         out,
         format,
-        steps=calls,
-        times=model.own_times(steps),
+        steps=model.steps,
+        times=model.own_times(),
         sampler=model.sampler,
         num_classes=model.num_classes,
         network=model.network.name,
         options=model.network.options,
-        about=provenance_of(model, calls),
+        about=provenance_of(model, model.steps),
     )
-    card = write_card(model, path, format, calls, licence)
-    print(f"{path}: {format}, {calls} network call(s) per image\n{card}: its card")
+    card = write_card(model, path, format, model.steps, licence)
+    print(f"{path}: {format}, {model.described_steps()} per image\n{card}: its card")
 
 
 def _check_dataset(name: str, teacher: importing.ImportedTeacher) -> None:

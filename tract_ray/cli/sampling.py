@@ -9,7 +9,20 @@ from typing import Annotated
 import typer
 
 import tract_ray as tr
-from tract_ray.cli.arguments import LABELLED, SCORED, Checkpoint, DataRoot, Device, Features, Steps, Storage, Threads
+from tract_ray.cli.arguments import (
+    LABELLED,
+    SCORED,
+    Checkpoint,
+    DataRoot,
+    Device,
+    Features,
+    Sampler,
+    SamplerSetting,
+    Steps,
+    Storage,
+    Threads,
+    settings,
+)
 
 app = typer.Typer()
 
@@ -20,6 +33,8 @@ def sample(
     out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("samples.png"),
     count: Annotated[int, typer.Option(help="Number of images.")] = 64,
     steps: Steps = None,
+    sampler: Sampler = None,
+    sampler_settings: SamplerSetting = None,
     label: Annotated[int | None, typer.Option(help="Class of a conditional model; default: all in turn.")] = None,
     columns: Annotated[int, typer.Option(help="Images in a row.")] = 8,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
@@ -28,16 +43,22 @@ def sample(
 ) -> None:
     """Write a PNG grid of samples."""
     model = tr.load_model(checkpoint, device=device, threads=threads)
-    picture = model.grid(count, columns=columns, steps=steps, labels=label, seed=seed)
+    own = settings(sampler_settings, "sampler-set") or None
+    how = model.network.resampled(steps, sampler, own).described_steps()
+    picture = model.grid(
+        count, columns=columns, steps=steps, sampler=sampler, sampler_settings=own, labels=label, seed=seed
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     picture.save(out)
-    print(f"{out}: {count} images, {steps or model.steps} network call(s) each")
+    print(f"{out}: {count} images, {how} each")
 
 
 @app.command()
 def evaluate(
     checkpoint: Checkpoint,
     steps: Steps = None,
+    sampler: Sampler = None,
+    sampler_settings: SamplerSetting = None,
     samples: Annotated[int | None, typer.Option(help=f"Number of images; default: {SCORED}.")] = None,
     features: Features = "",
     labels: Annotated[str | None, typer.Option(help=f"Of a conditional model: {LABELLED}.")] = None,
@@ -52,6 +73,8 @@ def evaluate(
     score = tr.evaluate(
         checkpoint,
         steps=steps,
+        sampler=sampler,
+        sampler_settings=settings(sampler_settings, "sampler-set") or None,
         samples=samples,
         features=features,
         labels=labels,

@@ -20,6 +20,7 @@ from tract_ray.training import (
     Worker,
     default_device,
     find_teacher,
+    reference_steps,
     score_teacher,
     teacher_folder,
     train_teacher,
@@ -55,15 +56,15 @@ def _train_teacher(teacher: TeacherConfig, paths: Paths, cpus: int, gpus: int) -
     train_teacher(teacher, paths, Worker(device=default_device() if gpus else torch.device("cpu")))
 
 
-def start_references(run: RunConfig, paths: Paths, request: Request, reference_steps: tuple[int, ...]) -> Any:
-    """Reference rows (the teacher at several numbers of steps; 0 is the noise floor), computed beside the trials.
+def start_references(run: RunConfig, paths: Paths, request: Request, steps: tuple[int, ...]) -> Any:
+    """Reference rows (the teacher at several numbers of steps, and the noise floor), computed beside the trials.
 
     Returns Ray's reference to the list of scores. One task: it keeps one slot from the trials, and imports everything
     once.
     """
     gpus = min(request.gpus, 1)
     task = ray.remote(num_cpus=request.cpus, num_gpus=gpus)(_score_references)
-    return task.remote(run, paths, [*reference_steps, 0], request.cpus, gpus)
+    return task.remote(run, paths, steps, request.cpus, gpus)
 
 
 def collect(pending: Any) -> list[Score]:
@@ -72,7 +73,8 @@ def collect(pending: Any) -> list[Score]:
     return scores
 
 
-def _score_references(run: RunConfig, paths: Paths, steps: list[int], cpus: int, gpus: int) -> list[Score]:
+def _score_references(run: RunConfig, paths: Paths, steps: tuple[int, ...], cpus: int, gpus: int) -> list[Score]:
     torch.set_num_threads(cpus)
     worker = Worker(device=default_device() if gpus else torch.device("cpu"))
-    return [score_teacher(run.teacher, run.evaluation, paths, count, worker) for count in steps]
+    asked = steps or reference_steps(train_teacher(run.teacher, paths, worker))
+    return [score_teacher(run.teacher, run.evaluation, paths, count, worker) for count in (*asked, 0)]

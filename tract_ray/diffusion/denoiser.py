@@ -53,12 +53,16 @@ class Denoiser:
 
     The network is called as `network(x, logsnr, labels)` in its own precision; everything around it stays in the
     precision of `x_t`. `network` is a plain attribute, so a wrapped copy (DDP, a compiled module) can take its place.
+    `times` are a student's nodes, `(steps + 1,)`: it knows no others. None is a network that was trained at all times.
     """
 
-    def __init__(self, network: nn.Module, schedule: NoiseSchedule, prediction: str) -> None:
+    def __init__(
+        self, network: nn.Module, schedule: NoiseSchedule, prediction: str, times: Tensor | None = None
+    ) -> None:
         self.network = network
         self.schedule = schedule
         self.prediction = choose("prediction", prediction, predictions)
+        self.times = times
         self._view = predictions[prediction]
 
     def __call__(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -77,5 +81,5 @@ class Denoiser:
         return module
 
     def view_of(self, network: nn.Module) -> Denoiser:
-        """The same x0 view of another network."""
+        """The same x0 view of another network, at any time."""
         return Denoiser(network, self.schedule, self.prediction)

@@ -40,18 +40,21 @@ def invert_ddim_step(schedule: NoiseSchedule, x_t: Tensor, x_s: Tensor, t: Tenso
 def heun_step(
     schedule: NoiseSchedule, denoise: Callable[[Tensor, Tensor], Tensor], x_t: Tensor, t: Tensor, s: Tensor
 ) -> Tensor:
-    """Second-order step of a VE process (EDM, algorithm 1); plain Euler where `sigma_s` is 0.
+    """Heun's step for the ODE of `x / alpha` over `sigma / alpha` (EDM, algorithm 1); Euler's where `sigma_s` is 0.
 
-    `denoise(x, t)` is the x0 view of a network. `t` and `s` are `(B,)`.
+    `denoise(x, t)` is the x0 view of a network. `t` and `s` are `(B,)` or scalars.
     """
+    alpha_t, alpha_s = expand(schedule.alpha(t), x_t), expand(schedule.alpha(s), x_t)
     sigma_t, sigma_s = expand(schedule.sigma(t), x_t), expand(schedule.sigma(s), x_t)
-    slope = (x_t - denoise(x_t, t)) / sigma_t
-    euler = x_t + (sigma_s - sigma_t) * slope
+    slope = (x_t - alpha_t * denoise(x_t, t)) / sigma_t
+    step = sigma_s / alpha_s - sigma_t / alpha_t
+    euler = x_t / alpha_t + step * slope
     last = sigma_s == 0
     # At sigma_s = 0 there is no second slope; evaluating it at t keeps the batch whole, the result is masked.
     safe = torch.where(schedule.sigma(s) == 0, t, s)
-    slope_s = (euler - denoise(euler, safe)) / expand(schedule.sigma(safe), x_t)
-    return torch.where(last, euler, x_t + (sigma_s - sigma_t) * 0.5 * (slope + slope_s))
+    alpha, sigma = expand(schedule.alpha(safe), x_t), expand(schedule.sigma(safe), x_t)
+    slope_s = (alpha * euler - alpha * denoise(alpha * euler, safe)) / sigma
+    return alpha_s * torch.where(last, euler, x_t / alpha_t + step * 0.5 * (slope + slope_s))
 
 
 def ancestral_step(schedule: NoiseSchedule, x_t: Tensor, x0: Tensor, noise: Tensor, t: Tensor, s: Tensor) -> Tensor:

@@ -73,12 +73,13 @@ class Regression(Distillation):
             chosen = batch.draws.integers(self.config.pairs)
             noise, target, labels = noises[chosen], targets[chosen].double(), self._labels(chosen, batch)
         t = self.times[-1].to(noise.device).expand(noise.shape[0])
-        return self.regression_loss(initial_state(self.student.schedule, noise, 1), t, target, labels)
+        return self.regression_loss(initial_state(self.student.schedule, noise, self.times[-1]), t, target, labels)
 
     def target(self, noise: Tensor, labels: Tensor | None) -> Tensor:
         """The teacher's sample from `noise`, unclipped."""
         with torch.no_grad():
-            return sample_ddim(self.teacher, noise, self.config.teacher_steps, labels=labels, clip=False).clone()
+            steps, times = self.config.teacher_steps, self.times
+            return sample_ddim(self.teacher, noise, steps, times=times, labels=labels, clip=False).clone()
 
     def _all_pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """All pairs, made at first use. They follow from `pairs_seed`, so a resumed run makes the same again."""

@@ -31,7 +31,7 @@ def export_network(
     *,
     steps: int = 1,
     times: Tensor | None = None,
-    sampler: str = "ddim",
+    sampler: str | None = None,
     clip: bool = True,
     num_classes: int = 0,
     network: str = "",
@@ -48,14 +48,18 @@ def export_network(
     - `diffusers`: a folder `out` with a `UNet2DModel` and a DDIM scheduler of `steps` steps, where diffusers can say
       the student so; else with a pipeline of ours around its graph.
 
-    `times` and `clip` are `sample_ddim`'s. `about` goes with the file as its metadata.
+    `times` and `clip` are `sample_ddim`'s, which is the `sampler` that None stands for; "euler" and "heun" do not clip,
+    and a graph takes a single "heun" step only. `about` goes with the file as its metadata.
     """
     choose("format", format, FORMATS)
-    choose("sampler", sampler, samplers)
+    kind = choose("sampler", sampler or "ddim", samplers)
     path = Path(out)
     require(steps >= 1, "steps", f"must be at least 1, got {steps}")
-    nodes = _own_nodes(denoiser, sampler, steps) if times is None else times.double().cpu().clone()
+    nodes = _own_nodes(denoiser, kind, steps) if times is None else times.double().cpu().clone()
     require(len(nodes) == steps + 1, "times", f"{steps} steps have {steps + 1} times, got {len(nodes)}")
+    first_order = format == "safetensors" or samplers[kind].nfe(steps) == steps
+    require(first_order, "sampler", f"{format} takes first-order steps, not {kind}'s; name another sampler")
+    clip = clip and kind not in ("euler", "heun")
     classes = classes_of(denoiser.module)
     require(classes == num_classes, "num_classes", f"the network has {classes} classes, not {num_classes}")
     student = denoiser.view_of(copy.deepcopy(denoiser.module).cpu().float().eval())
@@ -75,10 +79,10 @@ def export_network(
         }
         weights = {name: value.contiguous() for name, value in student.module.state_dict().items()}
         save_file(weights, path, metadata={HEADER: json.dumps(header, sort_keys=True)})
-    elif format == "diffusers" and not inexpressible(student, sampler):
+    elif format == "diffusers" and not inexpressible(student, kind):
         export_diffusers(student, shape, path, nodes, clip)
     else:
-        graph = Sampler(student, nodes, clip, ancestral=sampler == "ancestral").eval()
+        graph = Sampler(student, nodes, clip, ancestral=kind == "ancestral").eval()
         write = {"onnx": export_onnx, "torch_export": export_torch, "diffusers": export_pipeline}[format]
         write(graph, shape, num_classes, path, metadata)
     return path

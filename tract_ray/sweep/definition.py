@@ -24,7 +24,8 @@ class Sweep:
     """What a sweep script hands over. `question` is the sentence it asks; `run` is what every trial starts from.
 
     At most `concurrency` trials run at once, 0: as many as fit. `warm_start` names earlier sweeps that the sampler
-    learns from. The teacher is scored at `reference_steps`, to be compared with.
+    learns from. The teacher is scored at `reference_steps`, to be compared with; without any, at its own
+    and at few (`reference_steps` of `training/teacher.py`).
     """
 
     experiment: str
@@ -40,7 +41,7 @@ class Sweep:
     paths: Paths
     mlflow_uri: str
     ray_address: str | None = None
-    reference_steps: tuple[int, ...] = (1024, 32, 1)
+    reference_steps: tuple[int, ...] = ()
     trainable: Callable[[dict[str, Any]], None] = run_trial
 
     def __post_init__(self) -> None:

@@ -42,13 +42,14 @@ def write_report(folder: Path, study: optuna.Study, result: SweepResult) -> None
     write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     (folder / "plots").mkdir(exist_ok=True)
     longest = max(result.reference, key=lambda score: score.steps)
-    reference = {f"teacher, {longest.steps} steps": longest.distance}
+    reference = {longest.label: longest.distance}
     for name, figure in plots(result.rows, metric, values, reference).items():
         figure.savefig(folder / "plots" / f"{name}.png")
     best = folder / "trials" / finished(result.rows)[0].name / "student"
     student = load_model(best)
     teacher = load_model(student.about["teacher"], "teacher")
-    picture = compare(teacher, student, teacher_steps=min(64, teacher.steps))
+    steps = min(64, teacher.steps) if teacher.times is None else teacher.steps
+    picture = compare(teacher, student, teacher_steps=steps)
     picture.save(folder / "plots" / "samples.png")
 
 
@@ -81,8 +82,7 @@ def show_result(result: SweepResult, console: Console) -> None:
         table.add_column(column, justify="right" if column else "left", no_wrap=not column, overflow="fold")
     blank = [""] * (len(columns) - 2)
     for score in sorted(result.reference, key=lambda s: -s.steps):
-        label = f"teacher, {score.steps} step{'s' if score.steps > 1 else ''}" if score.steps else "real, half vs half"
-        table.add_row(label, *blank, f"n={score.samples}", f"{score.distance:.2f}", style="dim")
+        table.add_row(score.label, *blank, f"n={score.samples}", f"{score.distance:.2f}", style="dim")
     table.add_section()
     stopped = sorted((r for r in result.rows if r.status != "finished"), key=lambda r: r.name)
     for row in result.rows if named else [*best, *stopped]:  # a list has its own order

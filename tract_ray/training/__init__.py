@@ -8,7 +8,7 @@ from tract_ray.training.paths import Paths
 from tract_ray.training.result import RunResult
 from tract_ray.training.run_checks import check_run
 from tract_ray.training.run_config import EvaluationConfig, NetworkConfig, RunConfig, TeacherConfig, run_parameters
-from tract_ray.training.teacher import Score, find_teacher, score_teacher, train_teacher
+from tract_ray.training.teacher import Score, find_teacher, reference_steps, score_teacher, train_teacher
 from tract_ray.training.worker import Worker, default_device
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "default_device",
     "find_teacher",
     "load_model",
+    "reference_steps",
     "run_distillation",
     "run_parameters",
     "score_teacher",

@@ -25,7 +25,7 @@ from tract_ray.training.model import Model, load_model
 from tract_ray.training.paths import Paths
 from tract_ray.training.run_config import EvaluationConfig, NetworkConfig, RunConfig, TeacherConfig
 
-FORMAT = 2  # raised when what a run computes changes, so that what older versions kept is not found any more
+FORMAT = 3  # raised when what a run computes changes, so that what older versions kept is not found any more
 
 
 def tensors_key(tensors: Mapping[str, Tensor]) -> str:
@@ -54,6 +54,7 @@ def model_content(model: Model) -> dict[str, Any]:
         "classes": model.num_classes,
         "prediction": model.denoiser.prediction,
         "schedule": model.denoiser.schedule.name,
+        "times": model.times,
     }
 
 
@@ -113,7 +114,7 @@ def start_key(config: RunConfig, teacher: Mapping[str, Any], data: str) -> str:
     elif config.student_from != "teacher":
         source, _ = folder_content(Path(config.student_from).expanduser().absolute(), "student_from")
     inherited = (source or teacher)["network"]
-    student = network_content(config.student) if config.student else inherited
+    student = network_content(config.first_student) if config.first_student else inherited
     whole = source is not None and student == inherited  # all weights are the source's, not only those that fit
     start = {"weights" if whole else "fitting": source["weights"]} if source else {}
     content = {"format": FORMAT, "teacher": teacher, "data": data, "student": student, "start": start}
@@ -147,13 +148,13 @@ def evaluation_content(config: EvaluationConfig, dataset: str, *, last: bool, wh
     return {**content, "recipe": RECIPE if content["features"] == "classifier" else {}, "dataset": dataset}
 
 
-def score_key(model: Model, data: str, evaluation: Mapping[str, Any], steps: int) -> str:
-    """Of a reference row: `steps` network calls of a model (0: none, the data's own), and all that its distance is of.
+def score_key(model: Model | None, data: str, evaluation: Mapping[str, Any]) -> str:
+    """Of a reference row: a model in its steps (None: the data's own), and all that its distance is of.
 
     `evaluation` is the evaluator's description, which names the extractor by its content.
     """
-    sampler = [model_content(model), model.sampler, model.steps, model.times] if steps else []
-    return config_hash([FORMAT, sampler, data, evaluation, steps])
+    sampled = [model_content(model), model.sampling()] if model else []
+    return config_hash([FORMAT, sampled, data, evaluation])
 
 
 def run_key(config: RunConfig, start: str) -> str:

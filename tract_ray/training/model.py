@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ from torch import Tensor
 
 from tract_ray.config import InputError, choose, from_dict, require, to_dict
 from tract_ray.data import Dataset
-from tract_ray.diffusion import Denoiser, build_schedule, predictions, samplers
+from tract_ray.diffusion import Denoiser, build_schedule, check_options, predictions, samplers
 from tract_ray.files import atomic_folder, read_json, read_safetensors, write_safetensors
 from tract_ray.networks import count_parameters
 from tract_ray.training.run_config import NetworkConfig, build_for
@@ -25,8 +28,9 @@ FILES = {"config.json", "model.safetensors"}
 class Model:
     """A network that can be sampled from: a teacher (`steps` of its own schedule) or a student of few `steps`.
 
-    Images have the `shape` (C, H, W). `times` are a student's nodes, None for the schedule's; `dataset` is what it was
-    trained on, "" where nobody knows; `about` says where it comes from, in plain data.
+    Images have the `shape` (C, H, W). `times` are a student's nodes, None for the schedule's; `sampler` is what it is
+    made for, with `sampler_options` (churn); `dataset` is what it was trained on, "" where nobody knows; `about` says
+    where it comes from, in plain data.
     """
 
     denoiser: Denoiser
@@ -36,13 +40,46 @@ class Model:
     num_classes: int = 0
     times: list[float] | None = None
     sampler: str = "ddim"
+    sampler_options: dict[str, float] = field(default_factory=dict)
     dataset: str = ""
     about: dict[str, Any] = field(default_factory=dict)
 
     def sample(self, noise: Tensor, labels: Tensor | None = None, steps: int | None = None) -> Tensor:
-        """Images `(B, C, H, W)` in [-1, 1] from standard normal `noise`, in `steps` network calls (own by default)."""
-        sampler = samplers[self.sampler]
-        return sampler(self.denoiser, noise, steps or self.steps, times=self.own_times(steps), labels=labels)
+        """Images `(B, C, H, W)` in [-1, 1] from standard normal `noise`, in `steps` of its sampler (own by default)."""
+        sampler, times = samplers[self.sampler], self.own_times(steps)
+        return sampler(self.denoiser, noise, steps or self.steps, times=times, labels=labels, **self.sampler_options)
+
+    def nfe(self, steps: int | None = None) -> int:
+        """Network calls for an image in `steps` of its sampler (own by default)."""
+        return samplers[self.sampler].nfe(steps or self.steps)
+
+    def sampling(self) -> dict[str, Any]:
+        """What must be named with its images: sampler, its options, its steps and their network calls."""
+        return {"sampler": self.sampler, **self.sampler_options, "steps": self.steps, "nfe": self.nfe()}
+
+    def described_steps(self) -> str:
+        """`18 heun step(s), 35 network call(s)`."""
+        return f"{self.steps} {self.sampler} step(s), {self.nfe()} network call(s)"
+
+    def resampled(
+        self, steps: int | None = None, sampler: str | None = None, options: Mapping[str, float] | None = None
+    ) -> Model:
+        """The same network with another number of steps, sampler or sampler's options; None keeps its own.
+
+        Raises `InputError` for what it cannot: a student takes its own steps, and none of second order.
+        """
+        steps, name = self.check_steps(steps) or self.steps, choose("sampler", sampler or self.sampler, samplers)
+        student = self.times is not None and samplers[name].nfe(2) > 2
+        require(not student, "sampler", f"a student of {self.steps} step(s) takes no {name} steps; use {self.sampler}")
+        kept = self.sampler_options if name == self.sampler else {}
+        options = check_options(name, kept if options is None else options)
+        return dataclasses.replace(self, steps=steps, sampler=name, sampler_options=options)
+
+    def as_teacher(self) -> Denoiser:
+        """The x0 view to distil from; a student's knows its own nodes only."""
+        teacher = copy.copy(self.denoiser)
+        teacher.times = self.own_times()
+        return teacher
 
     def own_times(self, steps: int | None = None) -> Tensor | None:
         """A student's nodes `(steps + 1,)`, float64; None for the schedule's, as of a teacher or other `steps`."""
@@ -82,6 +119,7 @@ class Model:
             "steps": self.steps,
             "times": self.times,
             "sampler": self.sampler,
+            "sampler_options": self.sampler_options,
             "dataset": self.dataset,
             "parameters": count_parameters(self.denoiser.module),
             "about": self.about,
@@ -124,6 +162,7 @@ def _build(described: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
     for name in sorted({*own, *found}):
         require(own.get(name) == found.get(name), "weights", f"not those of {network.name} (they differ in {name})")
     module.load_state_dict(tensors)
+    sampler = choose("sampler", described["sampler"], samplers)
     return Model(
         denoiser=Denoiser(module.eval().requires_grad_(False), build_schedule(described["schedule"]), prediction),
         network=network,
@@ -131,7 +170,8 @@ def _build(described: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
         steps=described["steps"],
         num_classes=described["num_classes"],
         times=described["times"],
-        sampler=choose("sampler", described["sampler"], samplers),
+        sampler=sampler,
+        sampler_options=check_options(sampler, described.get("sampler_options", {})),
         dataset=described["dataset"],
         about=described["about"],
     )

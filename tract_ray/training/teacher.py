@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tract_ray.config import to_dict
 from tract_ray.data import load_dataset
-from tract_ray.diffusion import Denoiser
+from tract_ray.diffusion import Denoiser, teacher_sampling
 from tract_ray.distillation import Denoising
 from tract_ray.files import read_json, require_writable, write_text
 from tract_ray.training.claims import claim
@@ -21,9 +21,6 @@ from tract_ray.training.paths import Paths
 from tract_ray.training.run_config import EvaluationConfig, TeacherConfig, build_for
 from tract_ray.training.scoring import build_evaluator
 from tract_ray.training.worker import Worker
-
-TEACHER_STEPS = 1024
-"""Network calls of a teacher that is sampled without saying how many."""
 
 
 def find_teacher(config: TeacherConfig, paths: Paths) -> Model | None:
@@ -81,12 +78,14 @@ def _train(config: TeacherConfig, paths: Paths, worker: Worker, on_step: Callabl
         log_points=25,
     )
     average = next(iter(method.candidates().values()))
+    sampler, steps = teacher_sampling(config.training.schedule, dataset.shape[-1])
     model = Model(
         denoiser=Denoiser(average, method.student.schedule, config.training.prediction),
         network=config.network,
         shape=dataset.shape,
-        steps=TEACHER_STEPS,
+        steps=steps,
         num_classes=classes,
+        sampler=sampler,
         dataset=config.dataset,
         about={"config": to_dict(config), "samples": method.phases[-1].end * config.training.batch},
     )
@@ -98,42 +97,65 @@ def _train(config: TeacherConfig, paths: Paths, worker: Worker, on_step: Callabl
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """A reference row: the distance of `samples` images made with `steps` network calls each."""
+    """A reference row: the distance of `samples` images made in `steps` of `sampler`, `nfe` network calls each."""
 
     metric: str
     steps: int
     samples: int
     distance: float
+    sampler: str = ""
+    nfe: int = 0
+
+    @property
+    def label(self) -> str:
+        """`teacher, 18 heun steps (35 network calls)`; a step of DDIM is one call."""
+        if not self.steps:
+            return "real, half vs half"
+        kind = "" if self.sampler == "ddim" else f"{self.sampler} "
+        calls = "" if self.nfe == self.steps else f" ({self.nfe} network calls)"
+        return f"teacher, {self.steps} {kind}step{'s' if self.steps > 1 else ''}{calls}"
+
+
+def reference_steps(model: Model) -> tuple[int, ...]:
+    """At how many steps a teacher is scored beside its students: its own and few; a student only at its own."""
+    if model.times is not None:
+        return (model.steps,)
+    few = (32, 1) if model.nfe(2) == 2 else (1,)  # a second-order sampler needs no middle: its own steps are few
+    return tuple(sorted({model.steps, *few}, reverse=True))
 
 
 def score_teacher(
     config: TeacherConfig,
     evaluation: EvaluationConfig,
     paths: Paths,
-    steps: int,
+    steps: int | None = None,
     worker: Worker | None = None,
     *,
     budget: int = 1 << 20,
 ) -> Score:
-    """The distance of the teacher's samples in `steps` DDIM steps; 0 steps is the noise floor of the real images.
+    """The distance of the teacher's samples in `steps` of the sampler that it is made for, by default its own number.
 
-    A row of many steps scores fewer images (at least 500), so that it costs about `budget` network calls at most.
-    Rows are kept in the cache under all that determines them (`score_key`).
+    0 steps is the noise floor of the real images. A row of many steps scores fewer images (at least 500), so that it
+    costs about `budget` network calls at most. Rows are kept in the cache under all that determines them (`score_key`).
     """
     worker = worker or Worker()
     model = train_teacher(config, paths, worker).to(worker.device)
     dataset = load_dataset(model.dataset or config.dataset, paths.data_root).to(worker.device)
     evaluator = build_evaluator(evaluation, model, dataset, paths, worker)
-    whole = evaluation.on(dataset.name).samples or 0
-    samples = min(whole, max(500, budget // steps)) if steps else len(dataset)
+    if steps != 0:
+        model = model.resampled(steps)
+        whole, sampling = evaluation.on(dataset.name).samples or 0, model.sampling()
+        samples = min(whole, max(500, budget // model.nfe()))
+    else:
+        samples, sampling = len(dataset), {}
     about = evaluator.describe(samples)
-    file = paths.cache / "scores" / f"{score_key(model, dataset.fingerprint, about, steps)}.json"
+    file = paths.cache / "scores" / f"{score_key(model if sampling else None, dataset.fingerprint, about)}.json"
     if file.is_file():
         return Score(**read_json(file, "scores")["score"])
-    if steps:
-        distance = evaluator.distance(lambda noise, labels: model.sample(noise, labels, steps=steps), samples)
+    if sampling:
+        distance = evaluator.distance(model.sample, samples)
+        score = Score(evaluator.metric, model.steps, samples, distance, model.sampler, model.nfe())
     else:
-        distance = evaluator.noise_floor()
-    score = Score(evaluator.metric, steps, samples, distance)
-    write_text(file, json.dumps({"about": about, "score": dataclasses.asdict(score)}, indent=1))
+        score = Score(evaluator.metric, 0, samples, evaluator.noise_floor())
+    write_text(file, json.dumps({"about": {**about, **sampling}, "score": dataclasses.asdict(score)}, indent=1))
     return score

@@ -1,18 +1,37 @@
 """Samples a student that tract-ray distilled, without tract-ray: noise and labels in, images out."""
 
+import math
+
 import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput
+
+MASK = 0xFFFFFFFF
+
+
+def philox(words, key):
+    """Philox4x32-10: four random 32-bit words for a counter of four and a key of two."""
+    (c0, c1, c2, c3), (k0, k1) = words, key
+    for _ in range(10):
+        p0, p1 = 0xD2511F53 * c0, 0xCD9E8D57 * c2
+        c0, c1, c2, c3 = (p1 >> 32 & MASK) ^ c1 ^ k0, p1 & MASK, (p0 >> 32 & MASK) ^ c3 ^ k1, p0 & MASK
+        k0, k1 = k0 + 0x9E3779B9 & MASK, k1 + 0xBB67AE85 & MASK
+    return c0, c1, c2, c3
 
 
 def added_noise(noise, step):
     """Standard normal numbers for one step, each image's a function of its `noise` and the step."""
-    bits = noise.detach().cpu().float().contiguous().view(torch.int32).flatten(1).long()
-    seeds = (bits * (2 * torch.arange(bits.shape[1]) + 1)).sum(1) * 1_000_003 + step
-    draws = [
-        torch.randn(noise.shape[1:], generator=torch.Generator().manual_seed(seed & ((1 << 63) - 1)))
-        for seed in seeds.tolist()
-    ]
-    return torch.stack(draws)
+    bits = noise.detach().float().contiguous().view(torch.int32).flatten(1).long()
+    size = bits.shape[1]
+    seeds = (bits * (2 * torch.arange(size, device=bits.device) + 1)).sum(1, keepdim=True)
+    block = torch.arange(-(-size // 4), device=bits.device)[None]
+    zero = torch.zeros_like(block)
+    words = philox((block, zero + step, zero, zero), (seeds & MASK, seeds >> 32 & MASK))
+    parts = []
+    for first, second in (words[:2], words[2:]):  # Box and Muller's transform
+        radius = torch.sqrt(-2 * torch.log((first.double() + 1) / 2**32))
+        angle = 2 * math.pi * (second.double() / 2**32)
+        parts += [radius * torch.cos(angle), radius * torch.sin(angle)]
+    return torch.cat(parts, dim=1)[:, :size].reshape(noise.shape).float()
 
 
 class TractPipeline(DiffusionPipeline):

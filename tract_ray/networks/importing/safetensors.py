@@ -27,6 +27,7 @@ def import_safetensors(path: Path) -> ImportedTeacher:
         raise InputError(f"teacher: {path} does not say which network its weights belong to")
     plain = {k: tuple(v) if isinstance(v, list) else v for k, v in header["options"].items()}
     channels, height, width = header["shape"]
+    sampler = header.get("sampler")
     return ImportedTeacher(
         network=header["network"],
         options=plain,
@@ -35,6 +36,6 @@ def import_safetensors(path: Path) -> ImportedTeacher:
         schedule=header["schedule"],
         prediction=header["prediction"],
         state_dict=weights,
-        sampler=choose("teacher sampler", header.get("sampler", "ddim"), samplers),
+        sampler=choose("teacher sampler", sampler, samplers) if sampler else None,
         times=tuple(header["times"]) if header.get("times") else None,
     )

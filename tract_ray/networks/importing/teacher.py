@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tract_ray.config import InputError
-from tract_ray.diffusion import Denoiser, build_schedule, predictions
+from tract_ray.diffusion import Denoiser, build_schedule, predictions, teacher_sampling
 from tract_ray.networks.presets import build_network
 
 
@@ -19,7 +19,8 @@ class ImportedTeacher:
     """A network of ours with weights from elsewhere, and the process it was trained on.
 
     `network` and `options` are `build_network`'s, `shape` is `(C, H, W)`, `schedule` and `prediction` are names of
-    `tract_ray.diffusion`. `times` (its nodes) and `sampler` are those of what is a student already.
+    `tract_ray.diffusion`. `times` (its nodes) and `sampler` are those of what is a student already; without, a teacher
+    is sampled as its process asks for (`teacher_sampling`).
     """
 
     network: str
@@ -30,7 +31,13 @@ class ImportedTeacher:
     prediction: str
     state_dict: Mapping[str, Tensor] = field(repr=False)
     times: tuple[float, ...] | None = None
-    sampler: str = "ddim"
+    sampler: str | None = None
+
+    @property
+    def sampling(self) -> tuple[str, int]:
+        """The sampler that it is made for, and its steps."""
+        sampler, steps = teacher_sampling(self.schedule, self.shape[-1])
+        return self.sampler or sampler, len(self.times) - 1 if self.times else steps
 
     def _empty(self) -> nn.Module:
         return build_network(
