@@ -15,13 +15,20 @@ def test_a_schedule_reads_as_text_or_numbers() -> None:
     assert parse_time_schedule("1024,32,1") == parse_time_schedule([1024, 32, 1]) == (1024, 32, 1)
 
 
+def test_a_phase_may_keep_its_steps() -> None:
+    """TRACT's schedule for knowledge distillation; halving knows none."""
+    phases = TractConfig(time_schedule=(1024, 32, 32, 1)).phases()
+    assert [(p.teacher_steps, p.student_steps, p.group) for p in phases] == [(1024, 32, 32), (32, 32, 1), (32, 1, 32)]
+    with pytest.raises(InputError, match="end_steps: must be below start_steps 32"):
+        ProgressiveConfig(start_steps=32, end_steps=32)
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
         ("1024", "at least two"),
         ("1024,30,1", "30 does not divide 1024"),
         ("32,64,1", "64 follows 32"),
-        ("32,32", "32 follows 32"),
         ("1024,0", "0 follows 1024"),
         ("1024,-1", "-1 follows 1024"),
         ("1024,x", "not a list of whole numbers"),

@@ -16,10 +16,16 @@ from tract_ray.data import Dataset, load_dataset
 from tract_ray.distillation import Method, methods
 from tract_ray.training import Worker, train
 
+CHANGING = "a student that changes in the second phase"
+
 
 def conditional(kind: str) -> Method:
     """A method with labels, every setting changed and float64 networks: what differs beyond rounding shows."""
     teacher, student = (small_network(10, seed).double() for seed in (0, 1))
+    if kind == CHANGING:
+        method = methods["tract"](small_config("tract", 9, time_schedule=(8, 4, 4, 1)), view("tract", teacher), student)
+        method.students = {0: lambda _: student, 1: lambda _: small_network(10, 2, width=16).double()}
+        return method
     return methods[kind](small_config(kind, **other_settings(kind)), view(kind, teacher), student)
 
 
@@ -36,7 +42,7 @@ def work(rank: int, folder: Path) -> None:
     digits = load_dataset("digits")
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     try:
-        for kind in sorted(methods):
+        for kind in (*sorted(methods), CHANGING):
             weights = trained(kind, digits, folder / kind, Worker(rank, 2))
             save_file(weights, folder / f"{kind}-{rank}.safetensors")
     finally:
@@ -49,6 +55,11 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder: Path = tmp_path_factory.mktemp("two")
     mp.spawn(work, (folder,), nprocs=2)
     return folder
+
+
+def test_two_workers_agree_where_the_student_changes(two: Path, digits: Dataset, tmp_path: Path) -> None:
+    """The new network is wrapped as the first one was: without, each worker would follow its own shard."""
+    test_two_workers_agree_with_one(CHANGING, two, digits, tmp_path)
 
 
 def test_two_workers_agree_with_one(kind: str, two: Path, digits: Dataset, tmp_path: Path) -> None:

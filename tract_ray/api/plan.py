@@ -25,6 +25,7 @@ def planned(
     teacher_samples: int | str | None = None,
     network: str | None = None,
     student: str | None = None,
+    students: str | Sequence[str | None] = (),
     student_from: str | Path = "teacher",
     time_schedule: str | Sequence[int] | None = None,
     samples: int | str | None = None,
@@ -43,6 +44,7 @@ def planned(
     start = str(student_from)
     about: dict[str, Any] = {
         "student": NetworkConfig(name=student) if student else None,
+        "students": _students(students),
         "student_from": start if start in ("teacher", "random") else absolute(start),
         "seed": seed,
     }
@@ -84,3 +86,9 @@ def _teacher(
     if recipe:
         return recipe.teacher_on(named, network, samples)
     return teacher_recipe(named or "digits", network, samples=samples)
+
+
+def _students(given: str | Sequence[str | None]) -> tuple[NetworkConfig | None, ...]:
+    """A preset for each phase; None where it keeps that of the phase before."""
+    names = [name.strip() for name in given.split(",")] if isinstance(given, str) else given
+    return tuple(NetworkConfig(name=name) if name not in (None, "-") else None for name in names)

@@ -86,6 +86,7 @@ def distill(
     teacher_samples: Count | None = None,
     network: str | None = None,
     student: str | None = None,
+    students: str | Sequence[str | None] = (),
     student_from: str | Path = "teacher",
     time_schedule: str | Sequence[int] | None = None,
     samples: Count | None = None,
@@ -111,9 +112,10 @@ def distill(
     (default: digits) for the `method` (default: tract). `more` are settings of the method (`mu_s=0.9`,
     `mu_i_bank=(0, 0.99)`), as are `settings`, which may have names of arguments; None ones are left out. `teacher` is a
     model or its folder, without which the data set's own is trained; `student` a network preset (default: the
-    teacher's); `student_from` says what it starts with: `teacher` (what they share), `random` or a model folder. `out`
-    is the folder of the run, which the same call continues or finds finished (default: below `storage`, by the hash of
-    the settings). The student's `result` has the distances by mu_i and what the run has cost.
+    teacher's); `students` one for each phase, None or "-" for that of the phase before (`"-,mlp_8x8_small,-"`);
+    `student_from` says what it starts with: `teacher` (what they share), `random` or a model folder. `out` is the
+    folder of the run, which the same call continues or finds finished (default: below `storage`, by the hash of the
+    settings). The student's `result` has the distances by mu_i and what the run has cost.
 
     >>> import tract_ray as tr
     >>> student = tr.distill("digits", method="tract", time_schedule=(8, 4, 1), **tiny)
@@ -129,6 +131,7 @@ def distill(
         teacher_samples=teacher_samples,
         network=network,
         student=student,
+        students=students,
         student_from=student_from,
         time_schedule=time_schedule,
         samples=samples,
@@ -159,6 +162,8 @@ def evaluate(
     model: str | Path | Model,
     *,
     steps: int | None = None,
+    sampler: str | None = None,
+    sampler_settings: Mapping[str, float] | None = None,
     samples: int | None = None,
     features: str = "",
     labels: str | None = None,
@@ -171,28 +176,28 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score a model or a model folder: its distance, with everything that must be named beside one.
 
-    `samples` images from noise fixed by `seed` are compared with `dataset` (default: what the model was trained on).
+    `samples` images from noise fixed by `seed` are compared with `dataset` (default: what the model was trained on);
+    they are made in `steps` of `sampler` with `sampler_settings` (default: its own).
     What else is None or "" is the data set's own: 50,000 images with labels drawn at `random` for photographs, 4,000
     with `balanced` ones for the digits.
 
     >>> import tract_ray as tr
     >>> score = tr.evaluate(tr.distill("digits", **tiny), samples=100, storage=runs)
-    >>> score["metric"], score["samples"], score["steps"]
-    ('fid_digits', 100, 1)
+    >>> score["metric"], score["samples"], score["sampler"], score["nfe"]
+    ('fid_digits', 100, 'ddim', 1)
     """
     paths = Paths.at(storage, data_root)
     if not isinstance(model, Model):
         model = load_model(model, device=device, threads=threads)
-    inner, place = model.network, model.worker.device
+    inner, place = model.network.resampled(steps, sampler, sampler_settings), model.worker.device
     config = EvaluationConfig(features=features, samples=samples, labels=labels, seed=seed)
-    count = inner.check_steps(steps)
     name = absolute_dataset(dataset) if dataset else inner.dataset
     require(bool(name), "dataset", "this model does not say what it was trained on; name the data to compare with")
     data = load_dataset(name, data_root).to(place)
     evaluator = build_evaluator(config, inner, data, paths, model.worker, "checkpoint")
     images = config.on(data.name).samples or 0
-    distance = evaluator.distance(lambda noise, labels: inner.sample(noise, labels, count), images)
-    return {**evaluator.describe(images), "steps": count or inner.steps, "distance": distance}
+    distance = evaluator.distance(inner.sample, images)
+    return {**evaluator.describe(images), **inner.sampling(), "distance": distance}
 
 
 def _count(field: str, count: Count | None) -> int | None:

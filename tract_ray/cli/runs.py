@@ -98,6 +98,9 @@ def distill(
     teacher_samples: Annotated[str | None, typer.Option(help="Training images of that default teacher.")] = None,
     network: Network = None,
     student: Annotated[str | None, typer.Option(help="Network preset of the student; default: the teacher's.")] = None,
+    students: Annotated[
+        str | None, typer.Option(help="A preset for each phase, - for that of the phase before: -,small,-.")
+    ] = None,
     student_from: Annotated[
         str, typer.Option(help="Where it starts: teacher (what they share), random, or a model folder.")
     ] = "teacher",
@@ -135,6 +138,7 @@ def distill(
         "teacher_samples": teacher_samples,
         "network": network,
         "student": student,
+        "students": students or (),
         "student_from": student_from,
         "time_schedule": time_schedule,
         "samples": samples,

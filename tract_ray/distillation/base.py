@@ -96,12 +96,19 @@ class DistillationConfig(MethodConfig):
 class Distillation(Method):
     """A student with the teacher's noise schedule and x0 view, and averages of it to sample from.
 
-    `times` are the nodes of the first phase's teacher, `(T + 1,)`; the nodes of every later sampler are among them.
-    The first teacher may have any architecture; from the second phase on, the teacher is a student.
+    `times` are the nodes of the first phase's teacher, `(T + 1,)`: its own where it is a student, else the schedule's.
+    The nodes of every later sampler are among them. The first teacher may have any architecture; from the second phase
+    on, the teacher is a student.
     """
 
     config: DistillationConfig
     layout: ClassVar[tuple[str, ...]] = ()  # settings that say nothing but where phases begin and end
+
+    @classmethod
+    def check_teacher(cls, config: DistillationConfig, steps: int | None) -> None:
+        first = config.phases()[0].teacher_steps
+        only = f"is a student of {steps} step(s) and can teach a schedule that begins with {steps} only, not {first}"
+        require(steps in (None, first), "teacher", only)
 
     @classmethod
     def determines(cls, config: DistillationConfig, phase: Phase, start: int, end: int) -> dict[str, Any]:
@@ -137,7 +144,10 @@ class Distillation(Method):
         self.teacher = self._guided(require_teacher(teacher, self.kind))
         self.student = self.teacher.view_of(student)
         self.trained = {"student": self.student}
-        self.times = self.teacher.schedule.nodes(self.phases[0].teacher_steps)
+        own, first = self.teacher.times, self.phases[0].teacher_steps
+        self.check_teacher(config, None if own is None else len(own) - 1)
+        self.times = self.teacher.schedule.nodes(first) if own is None else own
+        self.architecture = 0  # the phase that brought the student's
         self.inference = {mu: EMA(student, mu) for mu in config.carried_mus(self.phase)}
         self.recorder: AverageRecorder | None = None
         self.average_folder: AverageFolder | None = None
@@ -152,27 +162,54 @@ class Distillation(Method):
         if phase.index == 0:
             return self.set_phase(phase)
         before, own = self.averages(), _inference(self.config.inference_mu(self.phases[phase.index - 1]))
-        weights = before[own].network.state_dict()
-        if self.config.student_init == "teacher":
+        made = before[own].network
+        weights = made.state_dict()
+        if self.changes_at(phase):
+            self._hold_student(phase, made)
+        elif self.config.student_init == "teacher":
             self.student.module.load_state_dict(weights)
         self.set_phase(phase)
         self.teacher.network.load_state_dict(weights)
-        if self.config.keep_averages:
+        if self.config.keep_averages and not self.changes_at(phase):
             for name, average in self.averages().items():
                 average.go_on_from(before.get(name, before[own]))
 
     def optimizers_go_on(self, phase: Phase) -> bool:
-        return self.config.keep_optimizer and phase.index > 0
+        return self.config.keep_optimizer and phase.index > 0 and not self.changes_at(phase)
+
+    def changes_at(self, phase: Phase) -> bool:
+        """Whether the student's architecture changes when `phase` begins: nothing of it can be kept then."""
+        return phase.index > 0 and phase.index in self.students
+
+    def _architecture(self, index: int) -> int:
+        """The phase that brought the architecture of phase `index`."""
+        return max((k for k in self.students if k <= index), default=0)
+
+    def _student_of(self, index: int, source: nn.Module | None = None) -> nn.Module:
+        """The network of phase `index`: the one that is held, or a new one where it has another architecture."""
+        own = self._architecture(index)
+        return self.student.module if own == self.architecture else self.students[own](source)
+
+    def _hold_student(self, phase: Phase, source: nn.Module | None = None) -> None:
+        network, self.architecture = self._student_of(phase.index, source), self._architecture(phase.index)
+        if network is not self.student.module:
+            self.student.network = network  # the loop wraps it again
+
+    @property
+    def taught_by_student(self) -> bool:
+        """Whether the phase's teacher is a student, which takes DDIM steps alone."""
+        return self.phase.index > 0 or self.teacher.times is not None
 
     def set_phase(self, phase: Phase) -> None:
         self.phase = phase
+        if phase.index > 0:
+            self.teacher = self.student.view_of(frozen_copy(self._student_of(phase.index - 1)))
+        self._hold_student(phase)
         self.inference = {mu: EMA(self.student.module, mu) for mu in self.config.carried_mus(phase)}
         self.recorder = None
         if self.config.is_last(phase) and self.config.mu_i_snapshots:
             updates = sum(self.active(step) == "student" for step in range(phase.steps))
             self.recorder = AverageRecorder(self.student.module, propose(updates, self.config.mu_i_snapshots))
-        if phase.index > 0:
-            self.teacher = self.student.view_of(frozen_copy(self.student.module))
 
     def regression_loss(self, x_t: Tensor, t: Tensor, target: Tensor, labels: Tensor | None) -> Tensor:
         """Weighted squared error of the student's x0 at `x_t`, `(b,)`."""

@@ -76,7 +76,8 @@ class Consistency(Distillation):
 
     def target(self, x_t: Tensor, t: Tensor, before: Tensor, labels: Tensor | None) -> Tensor:
         """The target network's x0 one teacher step on; the teacher's own x0 on the first interval."""
-        x_before = solver_step(self.config.solver, self.teacher, x_t, t, before, labels)
+        solver = "ddim" if self.taught_by_student else self.config.solver
+        x_before = solver_step(solver, self.teacher, x_t, t, before, labels)
         clean = before == self.times[0].to(t.device)
         own = self.student.view_of(self.self_teacher.network)
         x0 = own(x_before, torch.where(clean, t, before), labels)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -118,12 +118,19 @@ class Method(ABC):
     phases: tuple[Phase, ...]
     trained: dict[str, Denoiser]
     """The networks that an optimiser updates. The loop may wrap `trained[name].network` (DDP)."""
+    students: Mapping[int, Callable[[nn.Module | None], nn.Module]]
+    """By phase that begins with another architecture: what builds its student, from what it shares with a network."""
 
     def __init__(self, config: Any, teacher: Denoiser | None, student: nn.Module) -> None:
         """Every method is built from its configuration, a teacher that it may overwrite, and a student to train."""
         self.config = config
+        self.students = {}
         self.phases = config.phases()
         self.phase = self.phases[0]
+
+    @classmethod  # noqa: B027 (a method without teacher is fine)
+    def check_teacher(cls, config: Any, steps: int | None) -> None:
+        """Raise `InputError` where a student of `steps` cannot be the teacher; None is a teacher of any steps."""
 
     @classmethod
     def determines(cls, config: Any, phase: Phase, start: int, end: int) -> dict[str, Any]:

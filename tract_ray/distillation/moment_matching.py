@@ -60,6 +60,11 @@ class GeneratorDistillation(Distillation):
     keeps_best = True
 
     @classmethod
+    def check_teacher(cls, config: DistillationConfig, steps: int | None) -> None:
+        every = f"{cls.kind} asks its teacher at every time, and this is a student of {steps} step(s)"
+        require(steps is None, "teacher", every)
+
+    @classmethod
     def effective(cls, config: DistillationConfig, phase: Phase) -> dict[str, Any]:
         own = super().effective(config, phase)
         del own["lr_decay"]

@@ -36,14 +36,18 @@ def phase_at(phases: Sequence[Phase], step: int) -> Phase:
 
 
 def parse_time_schedule(text: str | Sequence[int]) -> tuple[int, ...]:
-    """`"1024,32,1"` -> `(1024, 32, 1)`. Raises `InputError` unless each number divides and is below the one before."""
+    """`"1024,32,1"` -> `(1024, 32, 1)`. Raises `InputError` unless each number divides the one before.
+
+    A number may follow itself: 1024,32,32,1 has a phase of equal steps, in which another network learns what the
+    teacher knows (knowledge distillation; TRACT, section 4.2).
+    """
     try:
         numbers = tuple(int(part) for part in (text.split(",") if isinstance(text, str) else text))
     except ValueError:
         raise InputError(f"time_schedule: {text!r} is not a list of whole numbers (example: 1024,32,1)") from None
     require(len(numbers) >= 2, "time_schedule", f"{text!r} needs at least two numbers (example: 1024,32,1)")
     for before, after in pairwise(numbers):
-        require(0 < after < before, "time_schedule", f"must decrease to at least 1, but {after} follows {before}")
+        require(0 < after <= before, "time_schedule", f"must not grow, nor end below 1, but {after} follows {before}")
         require(
             before % after == 0,
             "time_schedule",

@@ -38,7 +38,7 @@ class TractConfig(DistillationConfig):
     mu_s_path: tuple[float, ...] = ()
     clip_x0: str = "none"
     boundary: str = "exact"
-    solver: str = "ddim"  # the first teacher's step; later teachers are students, which only ever take DDIM steps
+    solver: str = "ddim"  # a many-step teacher's step; students, as later teachers are, only ever take DDIM steps
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -139,10 +139,13 @@ class Tract(Distillation):
         """The x0 of a perfect student at `x_t`: a teacher step, the self-teacher's jump, and the inverse (eq. 5-6).
 
         A group that starts at sigma 0 needs no rule of its own: there the inverse of a step returns the teacher's x0.
+        So it does in a phase of equal steps, whose groups have one step: knowledge distillation.
         """
-        solver = self.config.solver if self.phase.index == 0 else "ddim"
+        solver = "ddim" if self.taught_by_student else self.config.solver
         clip = self.config.clip_x0
         x_before = solver_step(solver, self.teacher, x_t, t, before, labels, clip == "all")
+        if self.phase.group == 1:
+            return invert_ddim_step(self.student.schedule, x_t, x_before, t, start)
         # Where the group ends here (before == start), the jump is the identity; its value is not used.
         own = self.student.view_of(self.self_teacher.network)
         safe = torch.where(before == start, t, before)

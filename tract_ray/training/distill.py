@@ -25,7 +25,7 @@ from tract_ray.training.scoring import Scorer, build_evaluator
 from tract_ray.training.stage_runner import Report, StagedRun
 from tract_ray.training.stage_store import StageStore
 from tract_ray.training.stages import stage_ends
-from tract_ray.training.student import initial_student, student_model
+from tract_ray.training.student import architectures, initial_student, student_model, students_by_phase
 from tract_ray.training.teacher import train_teacher
 from tract_ray.training.worker import Worker
 
@@ -91,8 +91,10 @@ def _build(config: RunConfig, paths: Paths, folder: Path, worker: Worker) -> _Bu
     evaluator = build_evaluator(config.evaluation, teacher, dataset, paths, worker)
     start = start_key(config, model_content(teacher), dataset.fingerprint)
     network, student = initial_student(config, teacher)
-    method = methods[config.method.kind](config.method, teacher.denoiser, student.to(worker.device))
-    make_model = student_model(config, paths, teacher, method, network)
+    method = methods[config.method.kind](config.method, teacher.as_teacher(), student.to(worker.device))
+    networks = architectures(config, network)
+    method.students = students_by_phase(config, teacher, networks)
+    make_model = student_model(config, paths, teacher, method, networks)
     if worker.leads:
         about = {"key": config_hash(config), "config": to_dict(config)}
         write_text(folder / "config.json", json.dumps(about, indent=2))

@@ -106,6 +106,9 @@ def train(
             if step == phase.start:
                 method.start_phase(phase)
                 method.to(worker.device)
+                for denoiser in method.trained.values():
+                    if denoiser.network is denoiser.module:  # a student of another architecture is not wrapped yet
+                        denoiser.network = worker.wrap(denoiser.module.train(method.uses_dropout))
                 if not method.optimizers_go_on(phase):
                     optimizers = {}
             if not optimizers:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from tract_ray.data import check_dataset
+import torch
+
+from tract_ray.data import check_dataset, dataset_info
+from tract_ray.distillation import methods
 from tract_ray.evaluation import check_extractor
 from tract_ray.files import require_writable
 from tract_ray.training.model import Model, load_model
 from tract_ray.training.paths import Paths
-from tract_ray.training.run_config import RunConfig
+from tract_ray.training.run_config import RunConfig, build_for
 from tract_ray.training.teacher import find_teacher
 from tract_ray.training.worker import check_batch
 
@@ -15,13 +18,18 @@ from tract_ray.training.worker import check_batch
 def check_run(config: RunConfig, paths: Paths, workers: int = 1) -> Model | None:
     """Raise `InputError` for what the run needs and cannot have.
 
-    That is a batch that divides among the `workers`, a model folder, a data set, an extractor or a place to write to.
+    That is a batch that divides among the `workers`, a teacher that knows the schedule's first nodes, students that
+    can be built, a model folder, a data set, an extractor or a place to write to.
     Returns the teacher, or None where it is still to be trained.
     """
     check_batch(config.method.batch, workers)
     teacher = find_teacher(config.teacher, paths)
     if teacher is None:
         check_batch(config.teacher.training.batch, workers)
+    _check_students(config, teacher)
+    if teacher is not None:
+        steps = None if teacher.times is None else teacher.steps
+        methods[config.method.kind].check_teacher(config.method, steps)
     if config.student_from not in ("teacher", "random"):
         load_model(config.student_from, "student_from")
     dataset = (teacher.dataset if teacher else "") or config.teacher.dataset
@@ -29,3 +37,16 @@ def check_run(config: RunConfig, paths: Paths, workers: int = 1) -> Model | None
     check_extractor(config.evaluation.extractor(dataset))
     require_writable(paths.storage, "storage")
     return teacher
+
+
+def _check_students(config: RunConfig, teacher: Model | None) -> None:
+    """Build every phase's architecture where it costs nothing: the last one's error would come after hours."""
+    if teacher:
+        shape, prediction, classes = teacher.shape, teacher.denoiser.prediction, teacher.num_classes
+    else:
+        info = dataset_info(config.teacher.dataset)
+        classes = info.num_classes if config.teacher.conditional else 0
+        shape, prediction = info.shape, config.teacher.training.prediction
+    for network in {repr(n): n for n in (config.student, *config.students) if n}.values():
+        with torch.device("meta"):
+            build_for(network, shape, prediction, classes, seed=None)

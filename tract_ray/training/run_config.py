@@ -101,6 +101,10 @@ class EvaluationConfig:
 class RunConfig:
     """One distillation. `student` None takes the teacher's architecture.
 
+    `students` names one for each phase in place of `student`, None for the phase before's (the teacher's): knowledge
+    distillation within a time schedule. Where it changes, the student starts from what it shares with the phase's
+    teacher, or `random`, and nothing of the phase before is kept.
+
     `student_from` says what weights the student starts from: `teacher` (every tensor of the same name and shape, so all
     of them for the same architecture), `random`, or a model folder, whose architecture it then takes by default.
     `parts` ends the run after so many parts of the method's paths (population-based training); 0 trains all.
@@ -109,6 +113,7 @@ class RunConfig:
     teacher: TeacherConfig
     method: MethodConfig
     student: NetworkConfig | None = None
+    students: tuple[NetworkConfig | None, ...] = ()
     student_from: str = "teacher"
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     seed: int = 0
@@ -117,7 +122,16 @@ class RunConfig:
     def __post_init__(self) -> None:
         parts = len(self.method.part_ends())
         require(0 <= self.parts <= parts, "parts", f"must be from 0 to the {parts} of the method's paths")
+        phases = len(self.method.phases())
+        fits = not self.students or len(self.students) == phases
+        require(fits, "students", f"{phases} phase(s) need {phases} of them, got {len(self.students)}")
+        require(not (self.students and self.student), "students", "say what student says; give one of the two")
         require(self.method.kind != "denoising", "method", "denoising trains teachers; use `tract-ray teacher`")
+
+    @property
+    def first_student(self) -> NetworkConfig | None:
+        """The first phase's architecture, None for its teacher's."""
+        return self.students[0] if self.students else self.student
 
     def replace_method(self, **changes: Any) -> RunConfig:
         """The same run with some of its method's settings changed."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from tract_ray.config import config_hash
 from tract_ray.distillation import Phase, methods, phase_at
-from tract_ray.training.keys import evaluation_content, planned_start
+from tract_ray.training.keys import evaluation_content, network_content, planned_start
 from tract_ray.training.paths import Paths
 from tract_ray.training.run_config import RunConfig
 
@@ -64,7 +64,8 @@ def stages_from(config: RunConfig, start: str, dataset: str) -> list[Stage]:
         phase = phase_at(phases, begin)
         settings = {k: v for k, v in kind.determines(method, phase, begin, end).items() if k != "steps"}
         if begin == phase.start:
-            parts = []
+            parts, new = [], _brought(config, phase)
+            parent = config_hash([parent, new]) if new else parent
         elif parts[-1][0] == settings:
             parts.pop()
         parts.append((settings, end))
@@ -83,3 +84,10 @@ def stages_from(config: RunConfig, start: str, dataset: str) -> list[Stage]:
         if end == phase.end:
             parent = config_hash([weights, kind.handover(method, phase)])
     return stages
+
+
+def _brought(config: RunConfig, phase: Phase) -> list[dict[str, Any]]:
+    """The architecture that `phase` begins with, where it is another than the one that was named before it."""
+    named = [network_content(network) for network in config.students[: phase.index + 1] if network]
+    says = phase.index > 0 and len(config.students) > phase.index and config.students[phase.index] is not None
+    return named[-1:] if says and named[-2:-1] != named[-1:] else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import nn
@@ -19,10 +19,11 @@ from tract_ray.training.run_config import NetworkConfig, RunConfig, build_for
 def initial_student(config: RunConfig, teacher: Model) -> tuple[NetworkConfig, nn.Module]:
     """The student's network as it starts: with the teacher's weights, with those of a model folder, or with its own."""
     inherits = config.student_from == "teacher"
-    if inherits and config.student in (None, teacher.network):
+    named = config.first_student
+    if inherits and named in (None, teacher.network):
         return teacher.network, copy.deepcopy(teacher.denoiser.module).requires_grad_(True)
     start = None if inherits or config.student_from == "random" else load_model(config.student_from, "student_from")
-    network = config.student or (start.network if start else teacher.network)
+    network = named or (start.network if start else teacher.network)
     student = build_for(network, teacher.shape, teacher.denoiser.prediction, teacher.num_classes, seed=config.seed)
     if inherits:
         copy_shared_layers(teacher.denoiser.module, student)
@@ -33,8 +34,36 @@ def initial_student(config: RunConfig, teacher: Model) -> tuple[NetworkConfig, n
     return network, student
 
 
+def architectures(config: RunConfig, first: NetworkConfig) -> tuple[NetworkConfig, ...]:
+    """The student's network in each phase, `first` in the first."""
+    found = [first]
+    for named in config.students[1:] or (None,) * (len(config.method.phases()) - 1):
+        found.append(named or found[-1])
+    return tuple(found)
+
+
+def students_by_phase(
+    config: RunConfig, teacher: Model, networks: Sequence[NetworkConfig]
+) -> dict[int, Callable[[nn.Module | None], nn.Module]]:
+    """What builds the student of each phase that begins with another of `networks` than the one before it."""
+
+    def builder(network: NetworkConfig) -> Callable[[nn.Module | None], nn.Module]:
+        def build(source: nn.Module | None) -> nn.Module:
+            prediction, classes = teacher.denoiser.prediction, teacher.num_classes
+            student = build_for(network, teacher.shape, prediction, classes, seed=config.seed)
+            if source is not None and config.student_from != "random":
+                copy_shared_layers(source, student)
+            return student
+
+        return build
+
+    content = [network_content(network) for network in networks]
+    changed = [k for k, own in enumerate(content) if k == 0 or own != content[k - 1]]
+    return {k: builder(networks[k]) for k in changed}
+
+
 def student_model(
-    config: RunConfig, paths: Paths, teacher: Model, method: Method, network: NetworkConfig
+    config: RunConfig, paths: Paths, teacher: Model, method: Method, networks: Sequence[NetworkConfig]
 ) -> Callable[[nn.Module, dict[str, Any]], Model]:
     """What makes a model of one of the method's candidates, to be sampled as the phase it is then in would be.
 
@@ -46,7 +75,7 @@ def student_model(
         steps = method.phase.student_steps
         return Model(
             denoiser=method.trained["student"].view_of(candidate),
-            network=network,
+            network=networks[method.phase.index],
             shape=teacher.shape,
             steps=steps,
             num_classes=teacher.num_classes,

@@ -85,7 +85,8 @@ class Recipe:
         """The run of this recipe with `teacher`; `more` are fields of a `RunConfig`, None ones are left out."""
         given = {name: value for name, value in more.items() if value is not None}
         require(not self.trains_teachers, "recipe", f"{self.name} trains teachers; use `tract-ray teacher --recipe`")
-        settings = {"student": self.student, "evaluation": self.evaluation, **given}
+        own = None if given.get("students") else self.student
+        settings = {"student": own, "evaluation": self.evaluation, **given}
         return RunConfig(teacher=teacher, method=self.changed(changes), **settings)
 
     def to_json(self) -> str:
