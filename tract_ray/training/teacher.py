@@ -108,11 +108,11 @@ class Score:
 
     @property
     def label(self) -> str:
-        """`teacher, 18 heun steps (35 network calls)`; a step of DDIM is one call."""
+        """`teacher, 18 heun steps (35 calls)`; a step of DDIM is one network call."""
         if not self.steps:
             return "real, half vs half"
-        kind = "" if self.sampler == "ddim" else f"{self.sampler} "
-        calls = "" if self.nfe == self.steps else f" ({self.nfe} network calls)"
+        kind = "" if self.sampler in ("", "ddim") else f"{self.sampler} "
+        calls = "" if self.nfe in (0, self.steps) else f" ({self.nfe} calls)"
         return f"teacher, {self.steps} {kind}step{'s' if self.steps > 1 else ''}{calls}"
 
 
