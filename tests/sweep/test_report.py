@@ -37,6 +37,7 @@ def test_students_of_several_sizes_have_a_front() -> None:
     lines = shown(row("a", 3.0, 1000), row("b", 2.0, 5000), row("c", 3.5, 2000), row("d", 1.0, 9000, "stopped early"))
     assert cells(lines, "a")[2:] == ["1,000", "0.5", "1,024", "3.00"]
     assert cells(lines, "d")[-1] == "stopped"
+    assert Score("fid_digits", 18, 4000, 1.0, "heun", 35).label == "teacher, 18 heun steps (35 calls)"
     assert cells(lines, "teacher, 32 steps")[3:] == ["n=4000", "1.50"]
     assert "Pareto front of distance and parameters, the smallest student first: a, b" in lines
 
