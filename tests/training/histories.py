@@ -100,7 +100,8 @@ def ends_of(run: RunConfig, start: Any, data: str) -> list[tuple[str, str]]:
     method: Method = run.method
     phases = schedule(method)
     carries = len(phases) > 1 and (method.student_init == "continue" or method.keep_optimizer or method.keep_averages)
-    state, found = digest(start, run.seed, method.kind, constants(method, len(phases)), phases[0][2]), []
+    kind = method.kind.removesuffix("_edm")  # TRACT with other defaults
+    state, found = digest(start, run.seed, kind, constants(method, len(phases)), phases[0][2]), []
     ends = sorted({end for _, end, _, _ in phases} | set(part_ends(method)))
     if run.parts:
         ends = [end for end in ends if end <= part_ends(method)[run.parts - 1]]

@@ -105,7 +105,10 @@ class Tract(Distillation):
         content = super().determines(config, phase, start, end)
         own = {k: v for k, v in content["method"].items() if k not in ("lr", "mu_s", "lr_path", "mu_s_path")}
         lr, mu_s = config.at(start)
-        return {**content, "method": own | {"lr": lr, "mu_s": mu_s}}
+        return {
+            **content,
+            "method": own | {"kind": Tract.kind, "lr": lr, "mu_s": mu_s},
+        }  # the EDM variant is Tract, too
 
     @classmethod
     def other_calls(cls, config: Any, phase: Phase) -> float:
