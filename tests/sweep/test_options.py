@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tract_ray.networks import build_network, count_parameters
 from tract_ray.sweep.options import Options
 from tract_ray.training import Model, NetworkConfig
 from tract_ray.training.paths import absolute_dataset
+from tract_ray.training.recipes import find_recipe
 
 
 def test_paths_are_absolute_where_they_are_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,7 +22,7 @@ def test_paths_are_absolute_where_they_are_typed(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     options = Options(dataset="folder:photos@8", teacher="mine")
     assert (options.dataset, options.teacher) == (f"folder:{tmp_path}/photos@8", str(tmp_path / "mine"))
-    assert (Options().dataset, Options().teacher) == ("digits", None)
+    assert (Options().taught.dataset, Options().teacher) == ("digits", None)
     assert absolute_dataset("folder:~/photos@8") == f"folder:{Path.home()}/photos@8"
 
 
@@ -78,3 +80,16 @@ def test_an_architecture_is_the_teachers_own(teachers: dict[str, Path]) -> None:
 
 def test_a_run_uses_its_teachers_data(teachers: dict[str, Path]) -> None:
     assert Options(teacher=str(teachers["edm"]), dataset="cifar10").taught.dataset == "digits"
+
+
+def test_a_recipe_is_what_a_sweep_starts_from() -> None:
+    """With its teacher, student, data and evaluation; options change it, also to small data by a network for them."""
+    options = Options(recipe="tract-cifar10")
+    recipe = find_recipe("tract-cifar10")
+    assert options.run(per_phase=recipe.evaluation.per_phase) == recipe.run(recipe.teacher, {})
+    assert options.schedule() == getattr(recipe.method, "time_schedule")  # noqa: B009
+    small = Options(recipe="tract-cifar10", dataset="digits", network="mlp_8x8_small", settings={"mu_s": 0.9}, lr=1e-3)
+    run, changed = small.run(), {"mu_s": 0.9, "lr": 1e-3}
+    assert (run.teacher.dataset, run.method) == ("digits", replace(recipe.method, **changed))
+    with pytest.raises(InputError, match="method: progressive is not that of the recipe tract-cifar10, tract"):
+        Options(recipe="tract-cifar10", kind="progressive")

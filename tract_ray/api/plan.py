@@ -12,6 +12,7 @@ from tract_ray.api.model import Model
 from tract_ray.config import InputError, parse_count, require
 from tract_ray.distillation import parse_time_schedule
 from tract_ray.training import EvaluationConfig, NetworkConfig, RunConfig, TeacherConfig
+from tract_ray.training.default_method import default_method
 from tract_ray.training.paths import absolute, absolute_dataset
 from tract_ray.training.recipes import Recipe, find_recipe, method_recipe, teacher_recipe
 
@@ -58,7 +59,7 @@ def planned(
     asked = {"samples": evaluation_samples, "rung_samples": rung_samples, "features": features or None}
     scoring: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     if chosen is None:
-        own = method_recipe(method or "tract", taught.dataset, **changes)
+        own = method_recipe(method or default_method(taught), taught.dataset, **changes)
         return RunConfig(teacher=taught, method=own, evaluation=EvaluationConfig(**scoring), **about)
     kind = chosen.method.kind
     require(method in (None, kind), "method", f"{method} is not that of the recipe {chosen.name}, {kind}")

@@ -109,13 +109,13 @@ def distill(
     """Distil a teacher into a student of few steps, score it, and keep its model folder.
 
     What is None the `recipe` chooses (a name or a file, see `tract-ray recipes`), without one that of the data set
-    (default: digits) for the `method` (default: tract). `more` are settings of the method (`mu_s=0.9`,
-    `mu_i_bank=(0, 0.99)`), as are `settings`, which may have names of arguments; None ones are left out. `teacher` is a
-    model or its folder, without which the data set's own is trained; `student` a network preset (default: the
-    teacher's); `students` one for each phase, None or "-" for that of the phase before (`"-,mlp_8x8_small,-"`);
-    `student_from` says what it starts with: `teacher` (what they share), `random` or a model folder. `out` is the
-    folder of the run, which the same call continues or finds finished (default: below `storage`, by the hash of the
-    settings). The student's `result` has the distances by mu_i and what the run has cost.
+    (default: digits) for the `method` (default: `tract`, or `tract_edm` for a teacher of EDM's process). `more` are
+    settings of the method (`mu_s=0.9`, `mu_i_bank=(0, 0.99)`), as are `settings`, which may have names of arguments;
+    None ones are left out. `teacher` is a model or its folder, without which the data set's own is trained; `student` a
+    network preset (default: the teacher's); `students` one for each phase, None or "-" for that of the phase before
+    (`"-,mlp_8x8_small,-"`); `student_from` says what it starts with: `teacher` (what they share), `random` or a model
+    folder. `out` is the folder of the run, which the same call continues or finds finished (default: below `storage`,
+    by the hash of the settings). The student's `result` has the distances by mu_i and what the run has cost.
 
     >>> import tract_ray as tr
     >>> student = tr.distill("digits", method="tract", time_schedule=(8, 4, 1), **tiny)

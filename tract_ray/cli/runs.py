@@ -93,7 +93,9 @@ def teacher(
 def distill(
     dataset: Dataset = None,
     recipe: FromRecipe = None,
-    method: Annotated[str | None, typer.Option(help="See `tract-ray methods`; default: tract.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="See `tract-ray methods`; default: what suits the teacher.")
+    ] = None,
     teacher: Annotated[str | None, typer.Option(help="Model folder; default: train the data set's teacher.")] = None,
     teacher_samples: Annotated[str | None, typer.Option(help="Training images of that default teacher.")] = None,
     network: Network = None,

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer import Option
 
-from tract_ray.cli.arguments import SCORED, Features, Setting, settings
+from tract_ray.cli.arguments import SCORED, Features, FromRecipe, Setting, settings
 from tract_ray.cluster.resources import Request
 from tract_ray.search.study import Search
 from tract_ray.sweep.definition import Sweep, SweepResult
@@ -48,7 +48,10 @@ def sweep_app(script: Script) -> typer.Typer:
     def main(
         # What is searched
         trials: Annotated[int, Option(help="How many trials to run.")] = own.get("trials", Search.trials),
-        dataset: Annotated[str, Option(help="digits, digits16, cifar10 or folder:PATH@SIZE.")] = Options.dataset,
+        dataset: Annotated[
+            str | None, Option(help="digits (the default but for a recipe), digits16, cifar10 or folder:PATH@SIZE.")
+        ] = Options.dataset,
+        recipe: FromRecipe = Options.recipe,
         network: Annotated[str | None, Option(help="Network preset (see `tract-ray networks`).")] = Options.network,
         method: Annotated[
             str | None, Option(help="See `tract-ray methods`; default: tract, or what suits the teacher.")
@@ -119,6 +122,7 @@ def sweep_app(script: Script) -> typer.Typer:
     ) -> None:
         options = Options(
             dataset=dataset,
+            recipe=recipe,
             network=network,
             kind=method,
             time_schedule=time_schedule,

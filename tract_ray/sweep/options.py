@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,20 +15,23 @@ from tract_ray.search.study import Search
 from tract_ray.training import EvaluationConfig, Model, RunConfig, TeacherConfig, load_model
 from tract_ray.training.default_method import default_method
 from tract_ray.training.paths import absolute, absolute_dataset
-from tract_ray.training.recipes import method_recipe, teacher_recipe
+from tract_ray.training.recipes import Recipe, find_recipe, method_recipe, teacher_recipe
 
+DATASET = "digits"
 FIXED = ("overall", "per-phase")
 TRACT = ("tract", "tract_edm")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What every sweep's runs have in common. None leaves a setting to the data set's recipe.
+    """What every sweep's runs have in common. None leaves a setting to the `recipe` (a name or a file), without one to
+    that of the data set (default: digits).
 
     `kind` is the method, by default the one that suits the teacher; `settings` are further ones of it by name.
     """
 
-    dataset: str = "digits"
+    dataset: str | None = None
+    recipe: str | None = None
     network: str | None = None
     kind: str | None = None
     time_schedule: str | None = None
@@ -50,10 +53,18 @@ class Options:
             choose("method", self.kind, methods)
             require(self.kind != "denoising", "method", "denoising trains teachers; use `tract-ray teacher`")
         # Trials run in a folder of Ray's.
-        object.__setattr__(self, "dataset", absolute_dataset(self.dataset))
+        object.__setattr__(self, "dataset", absolute_dataset(self.dataset) if self.dataset else None)
         object.__setattr__(self, "teacher", absolute(self.teacher) if self.teacher else None)
         if self.time_schedule:
             parse_time_schedule(self.time_schedule)
+        if self._recipe:
+            require(not self._recipe.trains_teachers, "recipe", f"{self.recipe} trains teachers")
+            own = self._recipe.method.kind
+            require(self.kind in (None, own), "method", f"{self.kind} is not that of the recipe {self.recipe}, {own}")
+
+    @cached_property
+    def _recipe(self) -> Recipe | None:
+        return find_recipe(self.recipe) if self.recipe else None
 
     @cached_property
     def _model(self) -> Model | None:
@@ -63,18 +74,22 @@ class Options:
     def taught(self) -> TeacherConfig:
         """The teacher: the folder that was named, or one to train."""
         if self._model:  # a run uses its teacher's data
-            return TeacherConfig(dataset=self._model.dataset or self.dataset, path=self.teacher)
+            if self._recipe:
+                self._recipe.check_shape("the teacher", self._model.shape, self.network)
+            return TeacherConfig(dataset=self._model.dataset or self.dataset or DATASET, path=self.teacher)
         samples = parse_count("teacher-samples", self.teacher_samples) if self.teacher_samples else None
-        return teacher_recipe(self.dataset, self.network, samples=samples)
+        if self._recipe:
+            return self._recipe.teacher_on(self.dataset, self.network, samples)
+        return teacher_recipe(self.dataset or DATASET, self.network, samples=samples)
 
     @cached_property
     def method_name(self) -> str:
-        """The method that was named, or the one that suits the teacher."""
-        return self.kind or default_method(self.taught)
+        """The method that was named, by itself or in a recipe, or the one that suits the teacher."""
+        return self.kind or (self._recipe.method.kind if self._recipe else "") or default_method(self.taught)
 
     def tract(self) -> str:
         """The kind of TRACT that was named or suits the teacher."""
-        return self.kind if self.kind in TRACT else default_method(self.taught)
+        return self.method_name if self.method_name in TRACT else default_method(self.taught)
 
     def only(self, *kinds: str) -> str:
         """The chosen method, which must be one of those that a sweep is about."""
@@ -102,6 +117,8 @@ class Options:
             "lr": self.lr,
             **{key: value for key, value in self.settings.items() if key in known},
         }
+        if self._recipe and name == self._recipe.method.kind:
+            return self._recipe.changed({**given, **changes})
         return method_recipe(name, self.taught.dataset, **{**given, **changes})
 
     def _steps_of(self, known: set[str]) -> dict[str, Any]:
@@ -117,8 +134,10 @@ class Options:
         """The time schedule: the given one, or that of the teacher's kind of TRACT."""
         if self.time_schedule:
             return parse_time_schedule(self.time_schedule)
-        config = methods[default_method(self.taught)].config_type()
-        return tuple(getattr(config, "time_schedule"))  # noqa: B009
+        config: Any = methods[self.tract()].config_type()
+        if self._recipe and self._recipe.method.kind in TRACT:
+            config = self._recipe.method
+        return tuple(config.time_schedule)
 
     def length(self, phases: int) -> int:
         """Images of a run of `phases` phases: the same for all, or as many for each as in a run of two."""
@@ -140,9 +159,13 @@ class Options:
 
     def run(self, method: MethodConfig | None = None, *, per_phase: int = 2) -> RunConfig:
         """The run that every trial starts from (the chosen method by default), scored `per_phase` times in a phase."""
+        asked = {"samples": self.evaluation_samples, "features": self.features or None}
+        given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+        evaluation = self._recipe.evaluation if self._recipe else EvaluationConfig()
         return RunConfig(
             teacher=self.taught,
             method=method or self.method(),
-            evaluation=EvaluationConfig(samples=self.evaluation_samples, features=self.features, per_phase=per_phase),
+            evaluation=replace(evaluation, per_phase=per_phase, **given),
+            student=self._recipe.student if self._recipe else None,
             seed=self.seed,
         )

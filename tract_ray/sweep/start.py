@@ -85,7 +85,7 @@ def _check_space(space: Space, run: RunConfig, search: Search, given: Mapping[st
 
 def sweep(
     space: Suggest | Script | str | Path,
-    dataset: str = "digits",
+    dataset: str | None = None,
     *,
     anchors: Iterable[Mapping[str, Any]] = (),
     experiment: str | None = None,
@@ -116,9 +116,9 @@ def sweep(
     `space` is a function that draws from an Optuna trial what it changes of the run, by dotted name
     (`{"method.mu_s": 0.9}`); or a sweep's name (`"mu_search"`) or a script's path, as `tract-ray sweep` takes them.
     `anchors` are parameters of trials that come first. All other arguments are the command's options: `more` are those
-    of the runs (`network`, `batch`, `lr`, `teacher`, `teacher_samples`, `evaluation_samples`, `features`, `seed`,
-    `fixed`) and of the search (`repeats`, `sampler`, `pruner`, `reduction`, `rungs`, `finish_anchors`, `objectives`).
-    What it says goes to `output` (default: stdout).
+    of the runs (`recipe`, `network`, `batch`, `lr`, `teacher`, `teacher_samples`, `evaluation_samples`, `features`,
+    `seed`, `fixed`) and of the search (`repeats`, `sampler`, `pruner`, `reduction`, `rungs`, `finish_anchors`,
+    `objectives`). What it says goes to `output` (default: stdout).
 
     >>> import tract_ray as tr
     >>> def suggest(trial):
