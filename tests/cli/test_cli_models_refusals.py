@@ -64,6 +64,17 @@ def test_another_number_of_classes_is_not_scored(tmp_path: Path) -> None:
     )
 
 
+def test_a_teacher_that_does_not_say_its_data(tmp_path: Path) -> None:
+    teacher = model("unet_cifar10", "x0")
+    teacher.dataset = ""
+    folder = teacher.save(tmp_path / "teacher")
+    line = refusal("distill", "--teacher", folder, "--dataset", "digits16", "--storage", tmp_path, "--device", "cpu")
+    assert line == (
+        "dataset: the teacher does not say what it was trained on, and makes images of 1x8x8, not digits16's 1x16x16; "
+        "name its data with --dataset (folder:PATH@8 for images on disk)"
+    )
+
+
 def test_only_a_model_folder_is_replaced(tmp_path: Path, teacher_file: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()

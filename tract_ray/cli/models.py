@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 
 from tract_ray.config import choose, require, to_dict
-from tract_ray.data import dataset_info
+from tract_ray.data import dataset_info, datasets
 from tract_ray.diffusion import predictions
+from tract_ray.evaluation import fixed_noise, save_grid
 from tract_ray.networks import count_parameters, importing
 from tract_ray.networks.exporting import FORMATS, export_network
 from tract_ray.networks.importing.diffusers import weights_file
 from tract_ray.training import Model, NetworkConfig, load_model
 from tract_ray.training.model import check_free
 from tract_ray.training.model_card import provenance_of, write_card
+from tract_ray.training.paths import absolute_dataset
 
 app = typer.Typer()
 
@@ -25,27 +29,33 @@ app = typer.Typer()
 @app.command()
 def import_teacher(
     source: Annotated[
-        Path, typer.Argument(help="EDM pickle, flax checkpoint, diffusers folder, or safetensors file of `export`.")
+        str,
+        typer.Argument(
+            help="EDM pickle, flax checkpoint, diffusers folder or its owner/name on the Hugging Face hub, or a "
+            "safetensors file of `export`."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Model folder to write.")],
     image_size: Annotated[int | None, typer.Option(help="Pixels a side, where the source does not say.")] = None,
     prediction: Annotated[str | None, typer.Option(help="x0, eps, v or both, where the source does not say.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Data set it was trained on, for distill and evaluate.")] = None,
+    look: Annotated[bool, typer.Option(help="Sample a few images, and write them beside the folder.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else to standard output.")] = False,
 ) -> None:
     """Turn a teacher from elsewhere into a model folder. No code in the file is run."""
-    source, out = source.expanduser(), out.expanduser()
+    out = out.expanduser()
     check_free(out)
     require(image_size is None or image_size > 0, "image-size", f"must be positive, got {image_size}")
     if prediction:
         choose("prediction", prediction, predictions)
-    teacher = importing.import_teacher(source, image_size=image_size, prediction=prediction)
+    place = importing.locate(source)
+    teacher = importing.import_teacher(place, image_size=image_size, prediction=prediction)
     size, found = teacher.shape[1], teacher.prediction
     require(image_size in (None, size), "image-size", f"{source} makes images of {size} pixels, not {image_size}")
     require(prediction in (None, found), "prediction", f"{source} predicts {found}, not {prediction}")
     if dataset:
         _check_dataset(dataset, teacher)
-    file = weights_file(source) if source.is_dir() else source
+    file = weights_file(place) if place.is_dir() else place
     with file.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     sampler, steps = teacher.sampling
@@ -57,9 +67,10 @@ def import_teacher(
         num_classes=teacher.num_classes,
         times=list(teacher.times) if teacher.times else None,
         sampler=sampler,
-        dataset=dataset or "",
-        about={"source": source.absolute().name, "sha256": digest},
+        dataset=absolute_dataset(dataset) if dataset else "",
+        about={"source": Path(source).expanduser().absolute().name, "sha256": digest},
     )
+    picture = _look(model, out) if look else None
     model.save(out)
     parameters = count_parameters(model.denoiser.module)
     if as_json:
@@ -74,6 +85,26 @@ def import_teacher(
         f"teacher: {out}\n{teacher.network}, {parameters:,} parameters, {shape}{classes}, {found}, {teacher.schedule}\n"
         f"sampled in {model.described_steps()}"
     )
+    if picture:
+        print(f"look at its samples, they should resemble its data: {picture}")
+    print(f"distil it with: tract-ray distill --teacher {shlex.quote(str(out))}{_data_of(model)}")
+
+
+def _look(model: Model, out: Path) -> Path:
+    """A picture of a few samples in few steps; an `InputError` where they are no numbers."""
+    count, steps = (4, 8) if count_parameters(model.denoiser.module) > 100_000_000 else (8, 16)
+    labels = torch.arange(count) % model.num_classes if model.num_classes else None
+    images = model.sample(fixed_noise(0, 0, count, model.shape), labels, None if model.times else steps)
+    require(bool(images.isfinite().all()), "teacher", "its samples are not finite numbers; the weights are damaged")
+    return save_grid(images, out.with_name(f"{out.name}.png"), count)
+
+
+def _data_of(model: Model) -> str:
+    """What `distill` must be told of the data, where the model does not say it."""
+    if model.dataset:
+        return ""
+    named = [info.name for info in datasets.values() if info.shape == model.shape]
+    return f" --dataset {'|'.join([*named, f'folder:PATH@{model.shape[-1]}'])}"
 
 
 @app.command()

@@ -20,7 +20,7 @@ from tract_ray.sweep.options import Options
 from tract_ray.sweep.script import Plan, Script
 from tract_ray.sweep.start import make_sweep
 from tract_ray.terminal import make_console, run_app
-from tract_ray.training import Paths
+from tract_ray.training import Paths, check_run
 
 CONTINUES = "the same command with --resume continues"
 
@@ -162,6 +162,7 @@ def sweep_app(script: Script) -> typer.Typer:
         )
         console = make_console()
         if dry_run:
+            check_run(sweep.run, sweep.paths)  # what the sweep would refuse is refused now
             print_plan(sweep, console)
             return
         result = run_sweep(sweep, console)

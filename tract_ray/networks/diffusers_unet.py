@@ -26,6 +26,9 @@ DDPM_CIFAR10: dict[str, Any] = {
 }
 
 
+_LOWEST_POWER = 2e-9  # of the signal: the cosine schedule's; a scheduler of zero terminal SNR has none
+
+
 def import_diffusers_library(purpose: str, extra: str = "import") -> Any:
     """The module `diffusers`, or an `InputError` that says how to install it."""
     try:
@@ -57,7 +60,9 @@ class ClassTable(nn.Embedding):
 class DiffusersUNet(nn.Module):
     """`network(x, logsnr, labels)`: `(B, in_channels, H, W)` -> `(B, out_channels, H, W)`.
 
-    `unet` is a `UNet2DModel` configuration, `scheduler` one of diffusers' schedulers; its betas say which discrete
+    `unet` is a `UNet2DModel` configuration, `scheduler` that of one of diffusers' schedulers. One with a `sigma_max` is
+    of a VE process (score-SDE): the model is told the noise level, sees pixels from 0 to 1 and answers with their
+    score, which is turned into the noise that we predict. Any other is of a VP process: its betas say which discrete
     timestep has which logsnr. Between timesteps the model is asked at fractional ones, beyond them at the last:
     a 1000-step linear DDPM ends near logsnr -10, the cosine schedule at -20.
     """
@@ -85,14 +90,22 @@ class DiffusersUNet(nn.Module):
             self.model.class_embedding = ClassTable.from_pretrained(self.model.class_embedding.weight, freeze=False)
         # A table of embeddings has no entries between its timesteps.
         self.discrete = self.model.config.time_embedding_type == "learned"
-        noise = library.DDPMScheduler.from_config(dict(scheduler))
-        gamma = noise.alphas_cumprod.double()
-        require(len(gamma) > 1, "network", "the diffusers scheduler needs at least two timesteps")
-        self.register_buffer("logsnrs", torch.log(gamma / (1 - gamma)), persistent=False)
+        self.lowest = float(scheduler.get("sigma_min", 0)) if "sigma_max" in scheduler else None
+        if self.lowest is None:
+            noise = library.DDPMScheduler.from_config(dict(scheduler))
+            gamma = noise.alphas_cumprod.double().clamp(min=_LOWEST_POWER)
+            require(len(gamma) > 1, "network", "the diffusers scheduler needs at least two timesteps")
+            self.register_buffer("logsnrs", torch.log(gamma / (1 - gamma)), persistent=False)
 
     def forward(self, x: Tensor, logsnr: Tensor, labels: Tensor | None = None) -> Tensor:
+        if self.lowest is not None:
+            # Pixels from 0 to 1 have half the noise of ours from -1 to 1; the score is -noise / sigma.
+            sigma = (0.5 * torch.exp(-0.5 * logsnr)).clamp(min=self.lowest)
+            return -sigma[:, None, None, None] * self._ask((x + 1) / 2, sigma, labels)
         timestep = nearest_timestep(self.logsnrs, logsnr)
-        timestep = timestep.round().long() if self.discrete else timestep.to(x.dtype)
+        return self._ask(x, timestep.round().long() if self.discrete else timestep.to(x.dtype), labels)
+
+    def _ask(self, x: Tensor, timestep: Tensor, labels: Tensor | None) -> Tensor:
         if self.num_classes:
             require(labels is not None, "labels", "this network is class-conditional and needs labels")
             return cast(Tensor, self.model(x, timestep, class_labels=labels).sample)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from tract_ray.config import InputError, require
 from tract_ray.data import check_dataset, dataset_info
 from tract_ray.distillation import methods
 from tract_ray.evaluation import check_extractor
@@ -34,7 +35,9 @@ def check_run(config: RunConfig, paths: Paths, workers: int = 1) -> Model | None
         load_model(config.student_from, "student_from")
     dataset = (teacher.dataset if teacher else "") or config.teacher.dataset
     check_dataset(dataset)
-    check_extractor(config.evaluation.extractor(dataset))
+    if teacher and not teacher.dataset:
+        _check_named(teacher, dataset)
+    _check_features(config.evaluation.extractor(dataset), dataset)
     require_writable(paths.storage, "storage")
     return teacher
 
@@ -50,3 +53,33 @@ def _check_students(config: RunConfig, teacher: Model | None) -> None:
     for network in {repr(n): n for n in (config.student, *config.students) if n}.values():
         with torch.device("meta"):
             build_for(network, shape, prediction, classes, seed=None)
+
+
+def _check_named(teacher: Model, dataset: str) -> None:
+    """Refuse the default data set for a teacher of other images that does not say what it was trained on."""
+    shape = dataset_info(dataset).shape
+    own, other = ("x".join(map(str, s)) for s in (teacher.shape, shape))
+    require(
+        shape == teacher.shape,
+        "dataset",
+        f"the teacher does not say what it was trained on, and makes images of {own}, not {dataset}'s {other}; name "
+        f"its data with --dataset (folder:PATH@{teacher.shape[-1]} for images on disk)",
+    )
+
+
+def _check_features(name: str, dataset: str) -> None:
+    """Refuse features that `dataset` cannot have, with what can be done about it."""
+    if dataset_info(dataset).num_classes > 1:
+        check_extractor(name)
+        return
+    require(
+        name != "classifier",
+        "features",
+        f"{dataset} has no classes, which the classifier would learn; sort its images into a folder for each class, or "
+        "choose other features",
+    )
+    try:
+        check_extractor(name)
+    except InputError as error:
+        advice = "or sort the images into a folder for each class and use --features classifier"
+        raise InputError(str(error).replace("or use --features classifier", advice)) from None

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from tract_ray.config import InputError
-from tract_ray.networks.importing.diffusers import import_diffusers, is_diffusers
+from tract_ray.networks.importing.diffusers import download, import_diffusers, is_diffusers
 from tract_ray.networks.importing.edm import import_edm
 from tract_ray.networks.importing.flax import import_flax
 from tract_ray.networks.importing.safetensors import import_safetensors
 from tract_ray.networks.importing.teacher import ImportedTeacher
 
-__all__ = ["ImportedTeacher", "import_teacher"]
+__all__ = ["ImportedTeacher", "import_teacher", "locate"]
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/(?!.*\.(pkl|bin|safetensors)$)[A-Za-z0-9][\w.-]*")
 
 
 def import_teacher(
@@ -22,15 +25,13 @@ def import_teacher(
     - an EDM pickle (read without running the code it carries);
     - a flax checkpoint of progressive distillation's authors, for which `image_size` and `prediction` ("x0", "eps",
       "v" or "both") are needed where no preset has the same architecture;
-    - a folder of a diffusers `UNet2DModel`, or of a pipeline around one;
+    - a folder of a diffusers `UNet2DModel`, or of a pipeline around one (DDPM, v-prediction, score-SDE VE), or its name
+      on the Hugging Face hub, which must be reachable then;
     - a safetensors file that `export_network` wrote.
 
     Raises `InputError` for anything else, and names any weight that is missing, left over or of another shape.
     """
-    path = Path(source).expanduser()
-    if not path.exists():
-        hint = "; download it first" if "://" in str(source) else ""
-        raise InputError(f"teacher: no file or folder {source}{hint}")
+    path = locate(source)
     try:
         return _import(path, image_size, prediction)
     except InputError:
@@ -38,6 +39,17 @@ def import_teacher(
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, OSError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise InputError(f"teacher: {path} is damaged or of an unknown kind ({reason})") from error
+
+
+def locate(source: str | Path) -> Path:
+    """Where the source lies; `owner/name` that is no path is fetched from the Hugging Face hub."""
+    path = Path(source).expanduser()
+    if path.exists():
+        return path
+    if _HUB_NAME.fullmatch(str(source)):
+        return download(str(source))
+    hint = "; download it first" if "://" in str(source) else ""
+    raise InputError(f"teacher: no file or folder {source}{hint}")
 
 
 def _import(path: Path, image_size: int | None, prediction: str | None) -> ImportedTeacher:

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from tract_ray.config import InputError, choose, require
+from tract_ray.networks.diffusers_unet import import_diffusers_library
 from tract_ray.networks.importing.teacher import ImportedTeacher
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -62,6 +63,12 @@ def import_diffusers(folder: Path, image_size: int | None = None) -> ImportedTea
     size = config.get("sample_size") or image_size
     require(size is not None, "teacher", f"{folder} does not say its sample_size; give image_size")
     height, width = size if isinstance(size, tuple) else (size, size)
+    kind = str(scheduler.get("_class_name", "DDPMScheduler"))
+    require(
+        "Flow" not in kind and not kind.startswith(("EDM", "Karras")),
+        "teacher",
+        f"{folder} was trained for {kind}; DDPM's, DDIM's and score-SDE's schedulers (VP with betas, VE) are known",
+    )
     prediction = scheduler.get("prediction_type", "epsilon")
     choose("teacher prediction_type", prediction, PREDICTIONS)
     keep = {k: v for k, v in config.items() if not k.startswith("_") and k not in _DATA}
@@ -71,11 +78,27 @@ def import_diffusers(folder: Path, image_size: int | None = None) -> ImportedTea
         options={"unet": keep, "scheduler": noise},
         shape=(int(config["in_channels"]), int(height), int(width)),
         num_classes=int(cast(int, config.get("num_class_embeds") or 0)),
-        schedule="vp_cosine",
+        schedule="ve_karras" if "sigma_max" in noise else "vp_cosine",
         prediction=PREDICTIONS[prediction],
         state_dict={f"model.{name}": value.float() for name, value in weights.items()},
     )
 
 
 def _sets_noise(name: str) -> bool:
-    return name in ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
+    vp = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr")
+    return name in (*vp, "sigma_min", "sigma_max")
+
+
+def download(name: str) -> Path:
+    """The folder of a repository `owner/name` of the Hugging Face hub: its safetensors and JSON alone."""
+    hub = import_diffusers_library("teacher: a Hugging Face name")
+    try:
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
+    except Exception as error:  # the hub's, httpx's and the system's own
+        reason = type(error).__name__
+        raise InputError(
+            f"teacher: no file or folder {name}, and the Hugging Face hub did not hand it out ({reason}, diffusers "
+            f"{hub.__version__}); download it on a machine that is online and name its folder"
+        ) from None
