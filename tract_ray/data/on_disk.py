@@ -11,6 +11,7 @@ from tract_ray.data.dataset import Dataset
 from tract_ray.data.decoded import decoded
 from tract_ray.data.folder import class_folders, scan_folder
 from tract_ray.data.pictures import BACKGROUNDS
+from tract_ray.data.shards import SCANS, find_shards
 from tract_ray.data.source import Source
 from tract_ray.data.zipped import scan_zip, zip_classes
 
@@ -65,6 +66,8 @@ class Pictures:
             return 1
         if is_zip(self.path):
             return zip_classes(self.path)
+        if find_shards(self.path)[1]:
+            return self.source().num_classes
         return max(1, len(class_folders(self.path))) if self.path.is_dir() else 1
 
     def source(self) -> Source:
@@ -107,7 +110,11 @@ def scan(path: Path, labelled: bool = True) -> Source:
     if source is not None and time.monotonic() < until:
         return source
     begun = time.monotonic()
-    source = scan_zip(path, labelled) if is_zip(path) else scan_folder(path, labelled)
+    ending, shards = find_shards(path)
+    if shards:
+        source = SCANS[ending](path, shards, labelled)
+    else:
+        source = scan_zip(path, labelled) if is_zip(path) else scan_folder(path, labelled)
     took = time.monotonic() - begun
     if took > 0.5:
         _seen[path, labelled] = time.monotonic() + _BELIEVED * took, source

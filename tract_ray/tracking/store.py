@@ -9,7 +9,6 @@ import shlex
 import shutil
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from urllib.parse import urlparse
 
 from tract_ray.config import InputError, require
 from tract_ray.files import require_writable
+from tract_ray.tracking.logged_model import log_student
 
 # A call must not hold a sweep for MLflow's own four minutes of retries: the shipper keeps what could not be sent.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -206,28 +206,9 @@ class MlflowStore:
         self.client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps([{"path": file, "type": "table"}]))
 
     def log_student(self, run_id: str, student: Path) -> None:
-        """The model folder as a logged model, once a run: MLflow's `pyfunc` from code, nothing pickled."""
-        from tract_ray.tracking import model_from_code
-
-        if self.client.get_run(run_id).outputs.model_outputs:
-            return
-        previous = self._mlflow.get_tracking_uri()
-        self._mlflow.set_tracking_uri(self.uri)
-        try:
-            with (
-                tempfile.TemporaryDirectory() as scratch,
-                self._mlflow.start_run(run_id=run_id, log_system_metrics=False),
-            ):
-                requirements = Path(scratch) / "requirements.txt"
-                requirements.write_text("tract-ray\n")
-                self._mlflow.pyfunc.log_model(
-                    name="student",
-                    python_model=model_from_code.__file__,
-                    artifacts={"student": str(student)},
-                    pip_requirements=str(requirements),
-                )
-        finally:
-            self._mlflow.set_tracking_uri(previous)
+        """The model folder as a logged model, once a run, registered under the experiment's name as its `best`."""
+        if not self.client.get_run(run_id).outputs.model_outputs:
+            log_student(self._mlflow, self.client, self.uri, run_id, student, self.experiment)
 
     def close(self, run_id: str, status: str = "FINISHED") -> None:
         """End a run: FINISHED, FAILED or KILLED (stopped early)."""
