@@ -60,6 +60,27 @@ def test_repeats(tmp_path: Path) -> None:
     assert (second.number, second.repeat) == (1, 0)
 
 
+def test_the_sampler_is_told_what_the_row_shows(tmp_path: Path) -> None:
+    """Of each seed's bank the mu_i that is best in the mean, not the mean of each one's own best (2.0)."""
+    driver = Driver(tmp_path / "study.db", trials=1, repeats=2)
+    for bank in ({"0.9": 1.0, "0.5": 2.5}, {"0.9": 6.0, "0.5": 3.0}):
+        asked = driver.ask()
+        result = {**driver.result(1024, min(bank.values()), finished=True), "distances": bank}
+        driver.searcher.on_trial_complete(asked.name, result)
+    assert driver.study.trials[0].value == 2.75
+
+
+def test_as_many_at_once_as_the_cluster_has_now(tmp_path: Path) -> None:
+    driver, room = Driver(tmp_path / "study.db", trials=4), [1]
+    driver.searcher.limit = lambda: room[0]
+    driver.ask()
+    assert driver.waits()
+    room[0] = 3  # two nodes joined
+    driver.ask()
+    driver.ask()
+    assert driver.waits()
+
+
 def test_a_stopped_trial_has_no_further_seeds(tmp_path: Path) -> None:
     driver = Driver(tmp_path / "study.db", trials=1, repeats=2)
     only = driver.ask()

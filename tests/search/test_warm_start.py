@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 from tract_ray.config import InputError
 from tract_ray.search.samplers import build_sampler
 from tract_ray.search.space import Suggest
+from tract_ray.search.study import MEASURED
 from tract_ray.search.warm_start import NUMBER, WARM_START, own_trials, warm_start
 
 
@@ -164,3 +165,18 @@ def _asked(study: optuna.Study) -> optuna.Trial:
     trial = study.ask()
     suggest(trial)
     return trial
+
+
+def test_distances_of_something_else(tmp_path: Path) -> None:
+    """Another data set, other features: numbers that say nothing about ours."""
+    path, name = sweep(tmp_path, "first")
+    ours = {"data set": "bright", "features": "classifier", "images": 4000}
+    study = open_study(tmp_path / "new.db", "new")
+    with pytest.raises(InputError, match=r"^warm-start: first does not say what its distances are of; --resume it onc"):
+        warm_start(study, [(path, name)], suggest, ours)
+    open_study(path, name).set_user_attr(MEASURED, {**ours, "data set": "dark"})
+    with pytest.raises(InputError, match=r"^warm-start: first has .* something else: data set was dark, is bright$"):
+        warm_start(study, [(path, name)], suggest, ours)
+    assert not study.trials
+    open_study(path, name).set_user_attr(MEASURED, ours)
+    assert warm_start(study, [(path, name)], suggest, ours) == {"first": 6}

@@ -182,3 +182,20 @@ def test_a_line_that_is_being_written_waits(store: MlflowStore, tmp_path: Path) 
     assert shipper.close()
     assert heard == [0, 0, 0, 64]
     assert history(store.client, str(cursor(tmp_path)["run_id"]), "loss") == [(0, 1.0), (64, 0.5)]
+
+
+def test_a_line_that_is_written_just_before_the_end(store: MlflowStore, tmp_path: Path) -> None:
+    """After the shipper has read the record, and before it looks whether the run is over."""
+    folder, shipper = tmp_path / "last", Shipper(store, "last", None)
+
+    def listener(trial: str, line: object) -> None:
+        if not shipper.open_trials():
+            return
+        write_lines(folder, 1, 2, keep=LINES_PER_MARK)
+        shipper.end(trial, "FINISHED", {}, {})
+
+    shipper.listener = listener
+    write_lines(folder, 0, 1)
+    shipper.watch("last", folder, {})
+    assert shipper.close()
+    assert_complete(store.client, str(cursor(folder)["run_id"]), 2)

@@ -15,7 +15,7 @@ from tract_ray.tracking.store import PARENT_TAG, SWEEP_TAG, TRIAL_TAG, tracking_
 from tract_ray.training import Paths
 from tract_ray.training.result import RESULT
 
-BANK = "/mu_i_"
+BANK, SUMMARY = "/mu_i_", "summary.json"
 
 
 @dataclass
@@ -49,7 +49,10 @@ class RecordedSweep:
     def student(self) -> Path | None:
         """The model folder of the best trial's student, where the sweep's files are at hand."""
         best = self.best
-        return self.folder / "trials" / best.name / "student" if self.folder and best else None
+        if not self.folder or not best:
+            return None
+        run = self.folder / "trials" / best.name
+        return next(folder for folder in (run / "pooled" / "student", run / "student") if folder.is_dir())
 
     def table(self) -> Any:
         """The trials as a pandas DataFrame, finished ones first and best first."""
@@ -145,19 +148,19 @@ def _client(uri: str) -> Any:
 
 
 def _from_mlflow(client: Any, parent: Any) -> RecordedSweep:
-    children = client.search_runs(
-        [parent.info.experiment_id], f"tags.`{PARENT_TAG}` = '{parent.info.run_id}'", max_results=5000
-    )
-    metric = parent.data.tags.get("tract_ray.metric", "distance")
-    rows = [_row(child, metric) for child in sorted(children, key=lambda c: str(c.data.tags[TRIAL_TAG]))]
-    reference = {
-        f"teacher, {name.removeprefix('teacher/').removesuffix('_steps')} steps": value
-        for name, value in parent.data.metrics.items()
-        if name.startswith("teacher/") and not name.endswith("/1_steps")
-    }
-    tags = parent.data.tags
-    verdict = tags.get("tract_ray.verdict", "")
-    return RecordedSweep(tags[SWEEP_TAG], metric, rows, reference, verdict, run_id=parent.info.run_id, _client=client)
+    """The rows of the summary that its end left there, the same as in its folder; before that, what its runs tell."""
+    tags, run_id = parent.data.tags, parent.info.run_id
+    if any(file.path == SUMMARY for file in client.list_artifacts(run_id)):
+        summary = read_json(Path(client.download_artifacts(run_id, SUMMARY)), "mlflow-uri")
+        rows = [TrialRow.from_json(row) for row in summary["trials"]]
+        metric, scores = summary["metric"], summary["reference"]
+        reference = {f"teacher, {s['steps']} steps": float(s["distance"]) for s in scores if s["steps"] > 1}
+        verdict, values = summary["verdict"], summary["importances"]
+        return RecordedSweep(tags[SWEEP_TAG], metric, rows, reference, verdict, values, None, run_id, client)
+    children = client.search_runs([parent.info.experiment_id], f"tags.`{PARENT_TAG}` = '{run_id}'", max_results=5000)
+    metric = tags.get("tract_ray.metric", "distance")
+    rows = [_row(child, metric) for child in children if "." not in child.data.tags[TRIAL_TAG]]  # first seeds
+    return RecordedSweep(tags[SWEEP_TAG], metric, sorted(rows, key=lambda r: r.name), run_id=run_id, _client=client)
 
 
 def _metric_of(trials: Path, rows: list[TrialRow]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,17 @@ class TrialRow:
     seeds: tuple[float, ...] = ()
     parameters: int = 0
     costs: tuple[dict[str, float], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data: what `summary.json` holds, in the sweep's folder and in MLflow."""
+        return {**asdict(self), "distances": {repr(mu): distance for mu, distance in self.distances.items()}}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> TrialRow:
+        """The inverse of `to_json`."""
+        distances = {float(mu): distance for mu, distance in data["distances"].items()}
+        lists = {name: tuple(data[name]) for name in ("seeds", "costs")}
+        return cls(**{**data, **lists, "distances": distances})
 
     @property
     def number(self) -> int:

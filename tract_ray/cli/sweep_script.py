@@ -101,6 +101,9 @@ def sweep_app(script: Script) -> typer.Typer:
         cpus_per_worker: Annotated[int, Option(help="CPUs of each.")] = Request.cpus,
         gpus_per_worker: Annotated[int, Option(help="GPUs of each.")] = Request.gpus,
         concurrency: Annotated[int, Option(help="Trials at once; 0: as many as fit.")] = Sweep.concurrency,
+        wait_for_nodes: Annotated[
+            float, Option(help="Seconds to wait for nodes of a cluster that grows, while no trial fits.")
+        ] = Sweep.wait_for_nodes,
         ray_address: Annotated[
             str | None, Option(help="Ray cluster HOST:PORT; default: this machine's, else a local one.")
         ] = None,
@@ -154,6 +157,7 @@ def sweep_app(script: Script) -> typer.Typer:
             warm_start=[part for part in (warm_start or "").split(",") if part],
             request=Request(workers_per_trial, cpus_per_worker, gpus_per_worker),
             concurrency=concurrency,
+            wait_for_nodes=wait_for_nodes,
             ray_address=ray_address,
             paths=Paths.at(storage, data_root, checkpoint_seconds),
             mlflow_uri=mlflow_uri,

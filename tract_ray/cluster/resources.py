@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import socket
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from ray.exceptions import AuthenticationError, RayError
 from ray.util import placement_group_table
 
 from tract_ray.config import InputError, require
+from tract_ray.terminal import duration
 
 # For the Ray that is started or joined below, which prints and records nothing that the sweep does by itself.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -21,6 +25,9 @@ os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # how soon a worker's report reaches its trial
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends a sweep; Tune would carry on with the report
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what asks for no GPU still sees those there are
+
+
+HEAD_SECONDS, POLL_SECONDS, REREAD_SECONDS = 300.0, 1.0, 5.0
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ def connect(address: str | None) -> str:
         return "the connected cluster"
     named = address or os.environ.get("RAY_ADDRESS") or ("auto" if _machines_cluster() else "local")
     # A checkout that is not installed: its workers must find the package, too. A job brings its own environment.
-    environment = {} if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else {"PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = worker_environment(os.environ)
     if named != "local":
         # Ray Train asks for the cluster's state by a search of its own, which may end at another one of this machine.
         environment["RAY_ADDRESS"] = named if named != "auto" else _machines_cluster()
@@ -90,6 +97,21 @@ def connect(address: str | None) -> str:
     return "a local Ray" if named == "local" else f"the Ray cluster at {context.address_info['gcs_address']}"
 
 
+def worker_environment(ours: Mapping[str, str]) -> dict[str, str]:
+    """What workers of a cluster need of the driver's environment: where the package is, and its own variables.
+
+    A job brings an environment, in which what it names stays as it is: Ray joins the two only if they share no name.
+    """
+    job = json.loads(ours.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "null"))
+    taken = ((job or {}).get("runtime_env") or {}).get("env_vars") or {}
+    found = {} if job is not None else {"PYTHONPATH": str(Path(__file__).parents[2])}
+    for name, value in ours.items():
+        if name.startswith("TRACT_RAY_") and name not in taken:
+            path = Path(value).expanduser()
+            found[name] = str(path.absolute()) if path.exists() else value  # a worker's folder is another
+    return found
+
+
 def _machines_cluster() -> str:
     """The address of the cluster that `ray start` made on this machine, "" if there is none that answers.
 
@@ -109,25 +131,62 @@ def _answers(address: str) -> bool:
     return True
 
 
-def check_fits(request: Request) -> int:
-    """How many trials fit at once (at least 1). An `InputError` where one can never fit the cluster as it is."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    slots = [
+def slots(request: Request) -> int:
+    """How many trials fit at once on the nodes that the cluster has now."""
+    each = (
         min(
             int(node.get("CPU", 0) // request.cpus),
             int(node.get("GPU", 0) // request.gpus) if request.gpus else 1 << 30,
         )
-        for node in nodes
-    ]
-    have = f"{len(nodes)} node{'s' if len(nodes) > 1 else ''}: " + "; ".join(
-        f"{node.get('CPU', 0):g} CPU, {node.get('GPU', 0):g} GPU" for node in nodes
+        for node in _nodes()
     )
-    require(
-        sum(slots) >= request.workers,
-        "gpus-per-worker" if request.gpus and not any(n.get("GPU") for n in nodes) else "workers-per-trial",
-        f"a trial wants {request.describe()}, which this cluster can never give ({have})",
-    )
-    return sum(slots) // request.workers
+    return sum(each) // request.workers
+
+
+def wait_for_slots(request: Request, seconds: float, say: Callable[[str], None]) -> int:
+    """How many trials fit at once (at least 1), after waiting for nodes up to `seconds`.
+
+    A cluster without any CPU, as a head by itself is, is waited for in any case. An `InputError` where no trial fits.
+    """
+    if not any(node.get("CPU") for node in _nodes()):
+        seconds = max(seconds, HEAD_SECONDS)
+    until, said = time.monotonic() + seconds, False
+    while not (count := slots(request)):
+        nodes = _nodes()
+        have = f"{len(nodes)} node{'s' if len(nodes) > 1 else ''}: " + "; ".join(
+            f"{node.get('CPU', 0):g} CPU, {node.get('GPU', 0):g} GPU" for node in nodes
+        )
+        require(
+            time.monotonic() < until,
+            "gpus-per-worker" if request.gpus and not any(n.get("GPU") for n in nodes) else "workers-per-trial",
+            f"a trial wants {request.describe()}, which this cluster can never give ({have}); if it grows, "
+            "--wait-for-nodes SECONDS",
+        )
+        if not said:
+            say(f"waiting for nodes, up to {duration(seconds)}: a trial wants {request.describe()} ({have})")
+            said = True
+        time.sleep(POLL_SECONDS)
+    return count
+
+
+class Slots:
+    """How many trials may run at once, up to `most`: read again every few seconds, as a cluster may grow."""
+
+    def __init__(self, request: Request, most: int) -> None:
+        self.request, self.most = request, most
+        self.now, self.read = 0, float("-inf")
+        self.highest = 0
+
+    def __call__(self) -> int:
+        if time.monotonic() - self.read > REREAD_SECONDS:
+            self.now, self.read = max(1, min(slots(self.request), self.most)), time.monotonic()
+            self.highest = max(self.highest, self.now)
+        return self.now
+
+
+def _nodes() -> list[dict[str, float]]:
+    """The resources of each living node."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def trial_device(request: Request) -> str:

@@ -20,7 +20,6 @@ def run_on_tune(
     folder: Path,
     paths: Paths,
     request: Request,
-    concurrency: int,
 ) -> None:
     """Let Tune run what `searcher` hands out, until it says that there is no more.
 
@@ -40,7 +39,6 @@ def run_on_tune(
             search_alg=searcher,
             scheduler=StudyScheduler(searcher),
             num_samples=-1,
-            max_concurrent_trials=concurrency,
             reuse_actors=request.workers == 1,
         ),
         run_config=tune.RunConfig(

@@ -32,11 +32,14 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         on_start: Callable[[Job], None],
         on_end: Callable[[Job, TrialState, dict[str, Any]], None],
         store: StageStore | None = None,
+        limit: Callable[[], int] | None = None,
     ) -> None:
-        """`store` tells which stages exist: a run waits while another trains what it needs. None: nothing is shared."""
+        """`store` tells which stages exist: a run waits while another trains what it needs. None: nothing is shared.
+        `limit` is asked how many runs may be live at once, at each question: a cluster may grow.
+        """
         super().__init__(metric="distance", mode="min")
         self.search, self.on_start, self.on_end = search, on_start, on_end
-        self.queue = JobQueue(study, space, run, search, store)
+        self.queue, self.limit = JobQueue(study, space, run, search, store), limit
 
     @property
     def live(self) -> dict[str, Job]:
@@ -54,6 +57,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Tune's question: the configuration of one more run; None to ask again later."""
+        if self.limit and len(self.live) >= self.limit():
+            return None
         job = self.queue.take(trial_id)
         if job is None:
             finished: str = Searcher.FINISHED

@@ -90,4 +90,4 @@ def population(
         }
 
     middle = {"lr": math.sqrt(lr[0] * lr[1]), "rate": 0.5}
-    return Space(suggest, (middle,), ready=ready)
+    return Space(suggest, (middle,), ready=ready, count=members * parts)

@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from tract_ray.config import from_dict, require, to_dict
+from tract_ray.config import flatten, from_dict, require, to_dict
 from tract_ray.training import RunConfig
 
 Suggest = Callable[[optuna.Trial], dict[str, Any]]
@@ -30,6 +30,7 @@ class Space:
     anchors: tuple[Mapping[str, Any], ...] = field(default=())
     listed: bool = False  # the anchors are all there is
     ready: Callable[[optuna.Study, int], bool] | None = None  # whether the trial of this number can be drawn yet
+    count: int | None = None  # trials that it is made of, where no more and no fewer make sense
 
     @property
     def size(self) -> int | None:
@@ -39,6 +40,17 @@ class Space:
     def describe(self) -> dict[str, str]:
         """Each Optuna parameter and its range, those that only some draws have included."""
         return {name: range_text(d) for name, d in parameters(self.suggest)[1].items()}
+
+
+def anchored(space: Space) -> dict[str, Any]:
+    """What each anchor (of a list, each row) changes: spaces of the same ranges may differ in it."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    found: dict[str, Any] = {}
+    for number, anchor in enumerate(space.anchors):
+        study.enqueue_trial(dict(anchor))
+        name = anchor.get(ROW, f"anchor {number + 1}")
+        found |= {f"{name}: {key}": value for key, value in flatten(space.suggest(study.ask())).items()}
+    return found
 
 
 def parameters(suggest: Suggest) -> tuple[set[str], dict[str, BaseDistribution]]:

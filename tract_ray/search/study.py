@@ -22,6 +22,7 @@ from tract_ray.training import RunConfig
 from tract_ray.training.scoring import evaluation_marks
 
 CHANGES, ANCHOR, COSTS, CUT = "changes", "anchor", "costs", "cut"  # user attributes of its trials
+MEASURED = "measured"  # of the study
 PRUNERS = ("halving", "median", "none")
 OBJECTIVES = ("distance", "parameters", "seconds_per_image")
 
@@ -73,10 +74,13 @@ class Search:
         return optuna.pruners.NopPruner()
 
 
-def open_study(path: Path, name: str, space: Space, search: Search) -> optuna.Study:
-    """The study in the database file `path`, made with the space's anchors enqueued if it is new.
+def open_study(
+    path: Path, name: str, space: Space, search: Search, measured: Mapping[str, Any] | None = None
+) -> optuna.Study:
+    """The study in the database file `path`, made if it is new, with those of the space's anchors that it lacks.
 
-    Sampler and pruner read the storage, so a resumed sweep suggests and stops with everything it knew.
+    Sampler and pruner read the storage, so a resumed sweep suggests and stops with everything it knew. `measured` says
+    what its distances are of: a sweep that is to learn from it compares that.
     """
     is_new = not path.is_file()
     try:
@@ -93,14 +97,19 @@ def open_study(path: Path, name: str, space: Space, search: Search) -> optuna.St
         sampler=sampler_for(space, search),
         pruner=search.build_pruner(),
     )
-    if is_new:
-        enqueue_anchors(study, space, search)
+    if measured is not None:
+        study.set_user_attr(MEASURED, dict(measured))
+    enqueue_anchors(study, space, search)
     return study
 
 
 def enqueue_anchors(study: optuna.Study, space: Space, search: Search) -> None:
-    """Let the anchors be the first trials. A list is nothing else; a grid has its own order, and no anchors."""
-    for anchor in anchors_of(space, search):
+    """Let the anchors be the first trials. A list is nothing else; a grid has its own order, and no anchors.
+
+    A study that was begun with fewer trials than anchors, or broke off between two of them, gets those that it lacks.
+    """
+    known = sum(bool(trial.user_attrs.get(ANCHOR)) for trial in study.get_trials(deepcopy=False))
+    for anchor in anchors_of(space, search)[known:]:
         study.enqueue_trial(dict(anchor), user_attrs={ANCHOR: True})
 
 
@@ -115,12 +124,26 @@ def limit(space: Space, search: Search) -> int:
     return min(ends, search.trials)
 
 
+def startup(trials: int) -> int:
+    """Trials that are random before a sampler models anything, in a sweep of so many."""
+    return max(4, min(10, trials // 3))
+
+
+def extended(search: Search, before: int) -> str:
+    """What a sweep that was begun with `before` trials has other than if it was begun with all of them, or nothing."""
+    if search.sampler not in ("tpe", "gp") or startup(before) == startup(search.trials) or before <= startup(before):
+        return ""
+    return (
+        f"the first {before} trials were drawn as of a sweep of {before}, {startup(before)} of them at random; begun "
+        f"with {search.trials}, {startup(search.trials)} would have been"
+    )
+
+
 def sampler_for(space: Space, search: Search) -> optuna.samplers.BaseSampler:
     """The sampler that `search` names: what it suggests depends on the storage alone."""
-    startup = max(4, min(10, search.trials // 3))
     grid = grid_points(space.suggest) if search.sampler == "grid" else ()
     return build_sampler(
-        search.sampler, seed=search.seed, startup=startup, grid=grid, objectives=len(search.objectives)
+        search.sampler, seed=search.seed, startup=startup(search.trials), grid=grid, objectives=len(search.objectives)
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +12,25 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tract_ray.config import InputError, require
 from tract_ray.search.space import Suggest, range_text
+from tract_ray.search.study import MEASURED
 
 WARM_START, NUMBER = "warm_start", "warm_start_trial"  # user attributes: the sweep that ran a trial, its number there
 
 
-def warm_start(study: optuna.Study, earlier: Sequence[tuple[Path, str]], suggest: Suggest) -> dict[str, int]:
+def warm_start(
+    study: optuna.Study,
+    earlier: Sequence[tuple[Path, str]],
+    suggest: Suggest,
+    measured: Mapping[str, Any] | None = None,
+) -> dict[str, int]:
     """Add the finished trials of earlier sweeps, given as (database file, study name), to `study`.
 
     Returns how many each sweep gave. They carry the user attribute `warm_start`, the name of the sweep that ran them,
     and count for samplers that learn (tpe, gp) only. Trials that are there already are not added again, so this may be
-    called at every resume. `InputError` where a sweep cannot be read, minimises something else, or drew from another
-    space than `suggest`: then nothing is added.
+    called at every resume. `InputError` where a sweep cannot be read, minimises something else, drew from another
+    space than `suggest`, or has distances of something else than `measured`: then nothing is added.
     """
-    found = {name: _finished(path, name, study, suggest) for path, name in earlier}
+    found = {name: _finished(path, name, study, suggest, measured) for path, name in earlier}
     known = {origin(trial, study.study_name) for trial in study.get_trials(deepcopy=False)}
     for name, trials in found.items():
         for trial in trials:
@@ -52,7 +58,9 @@ def origin(trial: FrozenTrial, study: str) -> tuple[str, int]:
     return trial.user_attrs.get(WARM_START, study), trial.user_attrs.get(NUMBER, trial.number)
 
 
-def _finished(path: Path, name: str, study: optuna.Study, suggest: Suggest) -> list[FrozenTrial]:
+def _finished(
+    path: Path, name: str, study: optuna.Study, suggest: Suggest, measured: Mapping[str, Any] | None
+) -> list[FrozenTrial]:
     """The finished trials of the study `name` in `path`, after all that could keep them out was checked."""
     require(path.is_file(), "warm-start", f"there is no sweep {name!r} ({path} does not exist)")
     try:
@@ -62,11 +70,21 @@ def _finished(path: Path, name: str, study: optuna.Study, suggest: Suggest) -> l
         raise InputError(f"warm-start: {path} holds no readable study {name!r} ({_first_line(error)})") from None
     old, new = ([direction.name.lower() for direction in s.directions] for s in (source, study))
     require(old == new, "warm-start", f"{name} has the objectives {', '.join(old)}, this sweep {', '.join(new)}")
+    if measured is not None:
+        _check_measured(name, source.user_attrs.get(MEASURED), measured)
     differences = sorted({text for trial in trials for text in _differences(trial, suggest)})
     shown = "; ".join(differences[:5]) + ("; …" if len(differences) > 5 else "")
     require(not differences, "warm-start", f"{name} searched another space: {shown}")
     require(bool(trials), "warm-start", f"{name} has no finished trial")
     return trials
+
+
+def _check_measured(name: str, before: Mapping[str, Any] | None, measured: Mapping[str, Any]) -> None:
+    """Refuse distances that are of something else: of other images, or on other features."""
+    require(before is not None, "warm-start", f"{name} does not say what its distances are of; --resume it once")
+    assert before is not None
+    changed = [f"{key} was {before.get(key)}, is {now}" for key, now in measured.items() if before.get(key) != now]
+    require(not changed, "warm-start", f"{name} has distances of something else: {'; '.join(changed)}")
 
 
 def _differences(trial: FrozenTrial, suggest: Suggest) -> list[str]:

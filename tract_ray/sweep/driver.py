@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -10,21 +9,28 @@ from pathlib import Path
 import optuna
 from rich.console import Console
 
+from tract_ray.analysis.findings import finding
 from tract_ray.analysis.ledger import banked, ledger_of
 from tract_ray.analysis.rows import finished, read_rows
-from tract_ray.analysis.statistics import verdict
-from tract_ray.cluster.resources import check_address, check_fits, connect, stale_placement_groups, trial_device
+from tract_ray.cluster.resources import (
+    Slots,
+    check_address,
+    connect,
+    stale_placement_groups,
+    trial_device,
+    wait_for_slots,
+)
 from tract_ray.cluster.run_on_tune import run_on_tune
 from tract_ray.cluster.tasks import collect, start_references, train_teacher_on_cluster
 from tract_ray.cluster.tune_searcher import StudySearcher
-from tract_ray.config import flatten, require
+from tract_ray.config import InputError, choose, flatten, require
 from tract_ray.search.account import Account
 from tract_ray.search.study import open_study
 from tract_ray.search.warm_start import warm_start
 from tract_ray.sweep.definition import Sweep, SweepResult
 from tract_ray.sweep.folder import add_wall_time, locked, remember
 from tract_ray.sweep.follower import Follower
-from tract_ray.sweep.publish import publish
+from tract_ray.sweep.publish import best_student, publish
 from tract_ray.sweep.report import show_result, write_report
 from tract_ray.terminal import Progress, make_console
 from tract_ray.tracking import MlflowStore, Shipper, check_reachable, provenance, ui_command
@@ -40,33 +46,35 @@ def run_sweep(sweep: Sweep, console: Console | None = None) -> SweepResult:
         if sweep.resume:
             require(sweep.folder.exists(), "name", f"there is no sweep {sweep.name!r} in {sweep.folder.parent}")
             ours.enter_context(locked(sweep))
-            remember(sweep)
+            if note := remember(sweep):
+                console.print(f"note: {note}")
         else:
             require(not sweep.folder.exists(), "name", f"{sweep.name!r} is taken; add --resume, or choose another name")
         check_run(sweep.run, sweep.paths)
         if sweep.warm_start:
             directions = ["minimize"] * len(sweep.search.objectives)
-            warm_start(optuna.create_study(directions=directions), _earlier(sweep), sweep.space.suggest)
+            warm_start(optuna.create_study(directions=directions), _earlier(sweep), sweep.space.suggest, sweep.measured)
         check_reachable(sweep.mlflow_uri)
         check_address(sweep.ray_address)
         console.print(f"{sweep.name}: {sweep.question}")
         cluster = connect(sweep.ray_address)
-        slots = check_fits(sweep.request)
+        wait_for_slots(sweep.request, sweep.wait_for_nodes, console.print)
         store = MlflowStore(sweep.mlflow_uri, sweep.experiment)
         if not sweep.resume:
             ours.enter_context(locked(sweep))
             remember(sweep)
-        concurrency = min(slots, sweep.concurrency or slots, sweep.search.trials * sweep.search.repeats)
+        runs = sweep.search.trials * sweep.search.repeats
+        limit = Slots(sweep.request, min(sweep.concurrency or runs, runs))
         stale = stale_placement_groups()
         if stale:
             console.print(f"note: {stale} placement groups of other jobs hold resources; trials queue behind them")
-        console.print(f"{cluster}: up to {concurrency} trials at once, {sweep.request.describe()} each")
+        console.print(f"{cluster}: up to {limit()} trials at once, {sweep.request.describe()} each")
         train_teacher_on_cluster(sweep.run, sweep.paths, sweep.request, console)
         about = {**provenance(), "device": trial_device(sweep.request)}
         params = {**run_parameters(sweep.run), **about, **flatten(sweep.search, "search."), "sweep": sweep.name}
         parent = store.sweep_run(sweep.name, params, sweep.question)
         try:
-            return _search(sweep, store, parent, about, concurrency, console)
+            return _search(sweep, store, parent, about, limit, console)
         except BaseException as error:
             with suppress(Exception):  # the record must not hide what went wrong
                 store.close(parent, "FAILED" if isinstance(error, Exception) else "KILLED")
@@ -74,28 +82,30 @@ def run_sweep(sweep: Sweep, console: Console | None = None) -> SweepResult:
 
 
 def _search(
-    sweep: Sweep, store: MlflowStore, parent: str, about: dict[str, str], concurrency: int, console: Console
+    sweep: Sweep, store: MlflowStore, parent: str, about: dict[str, str], limit: Slots, console: Console
 ) -> SweepResult:
     """All trials, then the report: to the sweep's folder, to MLflow and to the console."""
     begun = time.monotonic()
     pending = start_references(sweep.run, sweep.paths, sweep.request, sweep.reference_steps)
-    study = open_study(sweep.folder / "study.db", sweep.name, sweep.space, sweep.search)
-    for name, count in warm_start(study, _earlier(sweep), sweep.space.suggest).items():
+    study = open_study(sweep.folder / "study.db", sweep.name, sweep.space, sweep.search, sweep.measured)
+    for name, count in warm_start(study, _earlier(sweep), sweep.space.suggest, sweep.measured).items():
         console.print(f"warm start: {count} finished trials of {name}")
-    trouble, account, ran = _run_trials(sweep, study, store, parent, about, concurrency, console)
+    trouble, account, ran = _run_trials(sweep, study, store, parent, about, limit, console)
     rows = read_rows(study, sweep.folder / "trials")
+    if not rows and sweep.search.budget:
+        budget = sweep.search.budget.describe()
+        raise InputError(f"budget: {budget} have no room for the first configuration with all its seeds")
     reference = collect(pending)
     wall = add_wall_time(sweep, time.monotonic() - begun if ran else 0.0)
-    ledger = ledger_of(account, banked(account, {row.number: len(row.distances) for row in rows}), wall, concurrency)
+    ledger = ledger_of(account, banked(account, {row.number: len(row.distances) for row in rows}), wall, limit.highest)
     failed = [row.name for row in rows if row.status == "failed"]
     best = finished(rows)
-    # Rows may be equal but for their names: of those, the verdict is about the best.
-    different = {json.dumps(row.changes, sort_keys=True): row for row in reversed(best)}.values()
-    said = verdict({row.label: row.seeds or (row.distance or 0.0,) for row in different}).text if best else ""
+    said = finding(best, costly=len(sweep.search.objectives) > 1)
     result = SweepResult(sweep.name, rows, reference, parent, failed, ledger, said)
     if best:
-        write_report(sweep.folder, study, result)
-        trouble = publish(sweep.folder, store, result) or trouble
+        student = best_student(best[0], sweep.folder / "trials", sweep.paths)
+        write_report(sweep.folder, study, result, student, sweep.run.teacher, sweep.paths)
+        trouble = publish(sweep.folder, store, result, student) or trouble
     with suppress(Exception):  # a server that is away: `trouble` says so
         store.close(parent, "FAILED" if result.failed else "FINISHED")
     show_result(result, console)
@@ -111,7 +121,7 @@ def _run_trials(
     store: MlflowStore,
     parent: str,
     about: dict[str, str],
-    concurrency: int,
+    limit: Slots,
     console: Console,
 ) -> tuple[str, Account, bool]:
     """Hand the study's trials to Tune until they have ended; returns what kept the record out of MLflow, the account,
@@ -120,8 +130,9 @@ def _run_trials(
     trials, search = sweep.folder / "trials", sweep.search
     with Progress(sweep.experiment.replace("_", " "), 0, console.file) as progress:
         follower = Follower(study, trials, sweep.run, Shipper(store, sweep.name, parent), about, progress)
+        store_of_stages = StageStore(sweep.paths)
         searcher = StudySearcher(
-            study, sweep.space, sweep.run, search, follower.started, follower.ended, StageStore(sweep.paths)
+            study, sweep.space, sweep.run, search, follower.started, follower.ended, store_of_stages, limit
         )
         follower.expect = searcher.queue.foreseen
         follower.catch_up()
@@ -134,7 +145,6 @@ def _run_trials(
                     folder=sweep.folder,
                     paths=sweep.paths,
                     request=sweep.request,
-                    concurrency=concurrency,
                 )
         finally:
             trouble = follower.close()
@@ -143,4 +153,6 @@ def _run_trials(
 
 def _earlier(sweep: Sweep) -> list[tuple[Path, str]]:
     """The studies that the search may learn from."""
-    return [(sweep.paths.storage / "sweeps" / name / "study.db", name) for name in sweep.warm_start]
+    folder = sweep.paths.storage / "sweeps"
+    known = [file.parent.name for file in folder.glob("*/study.db")]
+    return [(folder / choose("warm-start", name, known) / "study.db", name) for name in sweep.warm_start]

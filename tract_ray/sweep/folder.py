@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 from tract_ray.config import InputError, config_hash, flatten, require, to_dict
 from tract_ray.files import read_json, write_text
+from tract_ray.search.space import anchored
+from tract_ray.search.study import extended
 from tract_ray.sweep.definition import Sweep
 from tract_ray.training import Paths
 
@@ -34,20 +36,32 @@ def locked(sweep: Sweep) -> Iterator[None]:
         yield
 
 
-def remember(sweep: Sweep) -> None:
-    """Write what the sweep is, or check that a resumed one is still the same."""
+def remember(sweep: Sweep) -> str:
+    """Write what the sweep is, or check that a resumed one is still the same.
+
+    Returns what more trials make of it, where that is not what a sweep that was begun with them would be.
+    """
     now = {
         "experiment": sweep.experiment,
         "run": flatten(sweep.run),
         "space": sweep.space.describe(),
+        "anchors": anchored(sweep.space),
         "search": {k: v for k, v in flatten(sweep.search, "search.").items() if k not in EXTENDABLE},
     }
-    file = sweep.folder / "sweep.json"
+    file, trials, note = sweep.folder / "sweep.json", sweep.search.trials, ""
     if file.is_file():
         before = read_json(file, "name")
+        begun = before.get("trials", trials)
+        require(
+            sweep.space.count is None or begun == trials,
+            "trials",
+            f"{sweep.name} is a population of {begun} trials, and with {trials} its members would be others; begin "
+            "another sweep, which finds what both share",
+        )
+        note = extended(sweep.search, begun) if trials > begun else ""
         old, new = (
-            {**b["run"], **b["space"], **b["search"], "experiment": b["experiment"]}
-            for b in (before, json.loads(json.dumps(now)))
+            {**b["run"], **b["space"], **b["search"], **b.get("anchors", {}), "experiment": b["experiment"]}
+            for b in (before, json.loads(json.dumps(now if "anchors" in before else {**now, "anchors": {}})))
         )
         changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
         require(
@@ -56,7 +70,9 @@ def remember(sweep: Sweep) -> None:
             f"{sweep.name} was started with other settings: "
             + "; ".join(f"{k} was {old.get(k)}, is {new.get(k)}" for k in changed[:5]),
         )
-    write_text(file, json.dumps({**now, "config": to_dict(sweep.run), "hash": config_hash(sweep.run)}, indent=2))
+    more = {"trials": trials, "config": to_dict(sweep.run), "hash": config_hash(sweep.run)}
+    write_text(file, json.dumps({**now, **more}, indent=2))
+    return note
 
 
 def add_wall_time(sweep: Sweep, seconds: float) -> float:

@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
+import shutil
+import time
 from pathlib import Path
 from typing import Any
 
-from tract_ray.analysis.rows import describe, finished
+from tract_ray.analysis.rows import TrialRow, describe, finished
+from tract_ray.config import from_dict
+from tract_ray.files import read_json
+from tract_ray.search.trial_name import trial_name
 from tract_ray.sweep.definition import SweepResult
 from tract_ray.tracking import MlflowStore
+from tract_ray.training import Paths, RunConfig, load_model
+from tract_ray.training.averages import student_at
 
 
-def publish(folder: Path, store: MlflowStore, result: SweepResult) -> str:
+def best_student(row: TrialRow, trials: Path, paths: Paths) -> Path:
+    """The folder of the student that `row` is about: its first seed's, with the row's mu_i.
+
+    Of several seeds the best mu_i in the mean need not be the first one's own best: then that average is taken from
+    the run's last stage, and kept beside its student. Where the stage is gone it is the run's own student.
+    """
+    own, pooled = trials / row.name / "student", trials / row.name / "pooled" / "student"
+    if row.mu_i is None or load_model(own).about.get("mu_i") == row.mu_i:
+        shutil.rmtree(pooled.parent, ignore_errors=True)  # of when there were other seeds
+        return own
+    if pooled.is_dir() and load_model(pooled).about.get("mu_i") == row.mu_i:
+        return pooled
+    config = from_dict(RunConfig, read_json(trials / row.name / "config.json", "resume")["config"])
+    student = student_at(config, paths, row.mu_i, {"distance": row.seeds[0]})
+    if student is None:
+        return own
+    student.save(pooled)
+    return pooled
+
+
+def publish(folder: Path, store: MlflowStore, result: SweepResult, student: Path) -> str:
     """Send them; returns what went wrong, or nothing. The files in `folder` hold all of it in any case."""
     best, reference, parent = finished(result.rows)[0], result.reference, result.parent_run
     table: list[dict[str, Any]] = []
@@ -23,8 +50,8 @@ def publish(folder: Path, store: MlflowStore, result: SweepResult) -> str:
     columns = list(dict.fromkeys(key for row in table for key in row))
     scores = {f"teacher/{s.steps}_steps" if s.steps else "noise_floor": s.distance for s in reference}
     tags = {"tract_ray.best_trial": best.name, "tract_ray.metric": reference[0].metric}
-    student = folder / "trials" / best.name / "student"
     try:
+        _publish_rows(store, result)
         store.log_files(parent, [folder / "summary.json", *sorted((folder / "plots").glob("*.png"))])
         store.log_table(parent, [{name: told.get(name) for name in columns} for told in table], "trials.json")
         run_id = store.trial_run(result.name, best.name, parent, {})
@@ -36,3 +63,17 @@ def publish(folder: Path, store: MlflowStore, result: SweepResult) -> str:
     except Exception as error:  # whatever MLflow raises
         return str(error).splitlines()[0] if str(error) else type(error).__name__
     return ""
+
+
+def _publish_rows(store: MlflowStore, result: SweepResult) -> None:
+    """Say on each trial's run which row it belongs to and what that is worth: no seed ranks by itself."""
+    runs = store.trial_runs(result.parent_run)
+    for row in result.rows:
+        values = {"row_distance": row.distance, "row_mu_i": row.mu_i} if row.status == "finished" else {}
+        for repeat in range(len(row.costs)):
+            own = {"distance": row.seeds[repeat]} if repeat < len(row.seeds) > 1 and values else {}
+            run_id = runs.get(trial_name(row.number, repeat))
+            if run_id is not None:
+                numbers = {key: float(value) for key, value in {**values, **own}.items() if value is not None}
+                tags = {"tract_ray.row": row.name, "tract_ray.status": row.status}
+                store.log_values(run_id, numbers, tags, {"samples": row.samples, "time": time.time()})

@@ -22,17 +22,19 @@ from tract_ray.evaluation.sample_grid import grid_scale
 from tract_ray.files import write_text
 from tract_ray.search.space import ROW
 from tract_ray.sweep.definition import SweepResult
-from tract_ray.training import Model, load_model
+from tract_ray.training import Model, Paths, TeacherConfig, find_teacher, load_model
 
 
-def write_report(folder: Path, study: optuna.Study, result: SweepResult) -> None:
-    """Write `summary.json`, `plots/*.png` and `plots/samples.png` into the sweep's folder."""
+def write_report(
+    folder: Path, study: optuna.Study, result: SweepResult, best: Path, taught: TeacherConfig, paths: Paths
+) -> None:
+    """Write `summary.json` and `plots/*.png` into the sweep's folder, `samples.png` of the student in `best`."""
     values = importances(study)
     metric = result.reference[0].metric
     summary = {
         "name": result.name,
         "metric": metric,
-        "trials": [{**asdict(row), "distances": {repr(k): v for k, v in row.distances.items()}} for row in result.rows],
+        "trials": [row.to_json() for row in result.rows],
         "reference": [asdict(score) for score in result.reference],
         "importances": values,
         "best": finished(result.rows)[0].name,
@@ -45,9 +47,10 @@ def write_report(folder: Path, study: optuna.Study, result: SweepResult) -> None
     reference = {longest.label: longest.distance}
     for name, figure in plots(result.rows, metric, values, reference).items():
         figure.savefig(folder / "plots" / f"{name}.png")
-    best = folder / "trials" / finished(result.rows)[0].name / "student"
     student = load_model(best)
-    teacher = load_model(student.about["teacher"], "teacher")
+    teacher = find_teacher(taught, paths)  # where it is now: `about` names where it was when the run began
+    if teacher is None:
+        return
     steps = min(64, teacher.steps) if teacher.times is None else teacher.steps
     picture = compare(teacher, student, teacher_steps=steps)
     picture.save(folder / "plots" / "samples.png")

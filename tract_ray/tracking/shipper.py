@@ -111,6 +111,7 @@ class Shipper:
         with self._passing:
             trouble = None
             for watched in [w for w in list(self._watched.values()) if not w.done]:
+                ended = watched.ended  # before its lines are read: what `end` is called for has been written by then
                 lines = read_lines(watched.folder)
                 if self.listener:
                     for line in lines[watched.seen :]:
@@ -120,13 +121,12 @@ class Shipper:
                 if trouble and not is_reachable(self.store.uri):
                     continue  # every call would wait for its own timeout
                 try:
-                    self._ship(watched, lines)
+                    self._ship(watched, lines, ended)
                 except Exception as error:  # whatever MLflow raises: the record waits in its file
                     trouble = trouble or (str(error).splitlines()[0] if str(error) else type(error).__name__)
             self.trouble = trouble
 
-    def _ship(self, watched: _Watched, lines: Sequence[Line]) -> None:
-        ended = watched.ended  # read once: `end` may be called meanwhile
+    def _ship(self, watched: _Watched, lines: Sequence[Line], ended: str | None) -> None:
         if watched.run_id is None or (watched.status != RUNNING and not ended):
             watched.run_id = self.store.trial_run(self.sweep, watched.trial, self.parent, watched.params)
             watched.status = RUNNING

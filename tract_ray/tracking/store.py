@@ -124,6 +124,18 @@ class MlflowStore:
         tags = {SWEEP_TAG: sweep, TRIAL_TAG: trial}
         return self._open(tags, trial, params, {PARENT_TAG: parent} if parent else {})
 
+    def trial_runs(self, parent: str) -> dict[str, str]:
+        """Run ids of a parent's children by the trial's name."""
+        found, token = dict[str, str](), None
+        while True:
+            page = self.client.search_runs(
+                [self.experiment_id], f"tags.`{PARENT_TAG}` = '{parent}'", max_results=1000, page_token=token
+            )
+            found |= {str(run.data.tags[TRIAL_TAG]): str(run.info.run_id) for run in page}
+            token = page.token
+            if not token:
+                return found
+
     def _open(self, tags: dict[str, str], name: str, params: Mapping[str, Any], more: Mapping[str, str]) -> str:
         from mlflow.entities import Param
         from mlflow.tracking.context.registry import resolve_tags

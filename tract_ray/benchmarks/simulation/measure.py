@@ -150,7 +150,7 @@ def _replaying(measured: Measured, server: Server, available: float) -> Iterator
             measured.machine, measured.memory_all = (now[0] - busy) / (now[1] - total), available - now[2]
             measured.server_cpu = server.cpu() - served
 
-    def report(folder: Path, study: optuna.Study, result: SweepResult) -> None:
+    def report(folder: Path, study: optuna.Study, result: SweepResult, *_: object) -> None:
         (folder / "plots").mkdir(exist_ok=True)
         for name, figure in plots(result.rows, METRIC, importances(study), {}).items():
             figure.savefig(folder / "plots" / f"{name}.png")
@@ -161,6 +161,7 @@ def _replaying(measured: Measured, server: Server, available: float) -> Iterator
         start_references=lambda *_: [Score(METRIC, 1024, 4000, 1.66)],
         collect=lambda scores: scores,
         write_report=report,
+        best_student=lambda row, trials, paths: trials / row.name,  # a replayed run has none
         publish=lambda *_: "",
         run_on_tune=search,
     ):

@@ -1,0 +1,93 @@
+"""A sweep that is resumed with more trials, or with other settings: what its folder remembers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from studies import RUN, SPACE, Driver
+
+from tract_ray.config import InputError
+from tract_ray.search.population import population
+from tract_ray.search.space import Space, rows
+from tract_ray.search.study import Search
+from tract_ray.sweep.definition import Sweep
+from tract_ray.sweep.folder import remember
+from tract_ray.training import Paths
+
+NAMED = {f"row {k}": {"method.mu_s": k / 10} for k in range(5)}
+
+
+def sweep(folder: Path, space: Space = SPACE, **search: object) -> Sweep:
+    folder = folder / "runs"
+    return Sweep(
+        experiment="mu",
+        question="?",
+        space=space,
+        run=RUN,
+        name="x",
+        search=Search(**{"pruner": "none", **search}),  # type: ignore[arg-type]
+        paths=Paths(folder, folder / "cache"),
+        mlflow_uri="sqlite:///x.db",
+    )
+
+
+def test_missing_rows_are_run(tmp_path: Path) -> None:
+    """Two rows of five, then all: each once, in their order."""
+    for trials in (2, 5):
+        driver = Driver(tmp_path / "study.db", trials=trials, space=rows(NAMED), pruner="none")
+        while asked := driver.offered():
+            driver.finish(asked, 1.0)
+    assert [trial.params["row"] for trial in driver.study.trials] == list(NAMED)
+
+
+def test_missing_anchors_come_first(tmp_path: Path) -> None:
+    """One trial, then four: what a sweep of four would have tried, whatever was known."""
+    found = []
+    for path, begun in (("a", (1, 4)), ("b", (4,))):
+        for trials in begun:
+            driver = Driver(tmp_path / f"{path}.db", trials=trials, sampler="random", pruner="none")
+            while asked := driver.offered():
+                driver.finish(asked, 1.0)
+        found.append([trial.params for trial in driver.study.trials])
+    assert found[0] == found[1]
+    assert [params["rate"] for params in found[0][:2]] == [0.5, 1.0]
+
+
+def test_a_list_of_other_rows_is_another_sweep(tmp_path: Path) -> None:
+    """As `--fixed` makes of the same names: nothing but the rows' settings tells them apart."""
+    remember(sweep(tmp_path, rows(NAMED)))
+    assert remember(sweep(tmp_path, rows(NAMED))) == ""
+    longer = {name: {**changes, "method.samples": 2048} for name, changes in NAMED.items()}
+    with pytest.raises(InputError, match=r"^resume: x was started with other .*row 0: method.samples was None, is 20"):
+        remember(sweep(tmp_path, rows(longer)))
+
+
+def test_a_population_is_of_one_size(tmp_path: Path) -> None:
+    def of(trials: int) -> Sweep:
+        return sweep(tmp_path, population(trials // 4, 4, lr=(1e-4, 1e-2)), trials=trials)
+
+    with pytest.raises(InputError, match=r"^trials: this population is of 8 trials, not 10$"):
+        of(10)
+    with pytest.raises(InputError, match=r"^warm-start: a population goes on from its own members only$"):
+        replace(of(8), warm_start=("other",))
+    remember(of(8))
+    assert remember(of(8)) == ""
+    with pytest.raises(InputError, match=r"^trials: x is a population of 8 trials, and with 12 its members would be o"):
+        remember(of(12))
+
+
+def test_more_trials_than_a_sampler_expected(tmp_path: Path) -> None:
+    """TPE draws a third of its trials at random, up to ten: that of a longer sweep begins later."""
+    remember(sweep(tmp_path, trials=12, sampler="tpe"))
+    assert remember(sweep(tmp_path, trials=30, sampler="tpe")) == (
+        "the first 12 trials were drawn as of a sweep of 12, 4 of them at random; begun with 30, 10 would have been"
+    )
+    remember(sweep(tmp_path / "other", trials=12, sampler="random"))
+    assert remember(sweep(tmp_path / "other", trials=30, sampler="random")) == ""
+
+
+def test_what_distances_are_of(tmp_path: Path) -> None:
+    ours = sweep(tmp_path)
+    assert ours.measured == {"data set": "digits", "features": "classifier", "images": 4000, "select": "best"}

@@ -1,0 +1,31 @@
+"""Another average of a finished run: the student at any mu_i that its last phase carried."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tract_ray.distillation import methods
+from tract_ray.training.checkpoint import restore_method
+from tract_ray.training.model import Model
+from tract_ray.training.paths import Paths
+from tract_ray.training.run_config import RunConfig
+from tract_ray.training.stage_store import StageStore
+from tract_ray.training.stages import stages_of
+from tract_ray.training.student import initial_student, student_model
+from tract_ray.training.teacher import find_teacher
+
+
+def student_at(config: RunConfig, paths: Paths, mu: float, about: Mapping[str, Any]) -> Model | None:
+    """The student of the finished run `config` at the average `mu`, from its last stage; None where that is gone."""
+    teacher, store, stage = find_teacher(config.teacher, paths), StageStore(paths), stages_of(config)[-1]
+    if teacher is None or not store.has(stage):
+        return None
+    network, start = initial_student(config, teacher)
+    method = methods[config.method.kind](config.method, teacher.denoiser, start)
+    _, state, tensors = store.read(stage)
+    restore_method(method, state, tensors)
+    candidates = method.candidates()
+    if mu not in candidates:
+        return None
+    return student_model(config, paths, teacher, method, network)(candidates[mu], {"mu_i": mu, **about})
