@@ -13,6 +13,7 @@ from tract_ray.analysis.rows import read_rows
 from tract_ray.cluster.tune_searcher import StudyScheduler
 from tract_ray.config import InputError
 from tract_ray.search.budget import Budget, parse_budget
+from tract_ray.search.seeds import pooled
 from tract_ray.search.space import rows
 from tract_ray.training import Paths, RunConfig
 from tract_ray.training.stage_store import StageStore
@@ -61,13 +62,16 @@ def test_repeats(tmp_path: Path) -> None:
 
 
 def test_the_sampler_is_told_what_the_row_shows(tmp_path: Path) -> None:
-    """Of each seed's bank the mu_i that is best in the mean, not the mean of each one's own best (2.0)."""
+    """One function makes both."""
     driver = Driver(tmp_path / "study.db", trials=1, repeats=2)
-    for bank in ({"0.9": 1.0, "0.5": 2.5}, {"0.9": 6.0, "0.5": 3.0}):
+    seeds = []
+    for bank, reported in (({"0.9": 1.0, "0.5": 2.5}, 1.2), ({"0.9": 6.0, "0.5": 3.0}, 3.1)):
         asked = driver.ask()
-        result = {**driver.result(1024, min(bank.values()), finished=True), "distances": bank}
-        driver.searcher.on_trial_complete(asked.name, result)
-    assert driver.study.trials[0].value == 2.75
+        seeds.append({**driver.result(1024, reported, finished=True), "distances": bank})
+        driver.searcher.on_trial_complete(asked.name, seeds[-1])
+    row = pooled(seeds)
+    assert row.mu_i == 0.5
+    assert driver.study.trials[0].value == row.distance
 
 
 def test_as_many_at_once_as_the_cluster_has_now(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def best_student(row: TrialRow, trials: Path, paths: Paths) -> Path:
     if pooled.is_dir() and load_model(pooled).about.get("mu_i") == row.mu_i:
         return pooled
     config = from_dict(RunConfig, read_json(trials / row.name / "config.json", "resume")["config"])
-    student = student_at(config, paths, row.mu_i, {"distance": row.seeds[0]})
+    student = student_at(config, paths, row.mu_i, {"row": row.name})
     if student is None:
         return own
     student.save(pooled)
