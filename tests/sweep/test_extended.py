@@ -90,4 +90,10 @@ def test_more_trials_than_a_sampler_expected(tmp_path: Path) -> None:
 
 def test_what_distances_are_of(tmp_path: Path) -> None:
     ours = sweep(tmp_path)
-    assert ours.measured == {"data set": "digits", "features": "classifier", "images": 4000, "select": "best"}
+    others = [
+        replace(RUN, teacher=replace(RUN.teacher, dataset="digits16")),
+        replace(RUN, evaluation=replace(RUN.evaluation, features="inception_clean")),
+        replace(RUN, evaluation=replace(RUN.evaluation, samples=1000)),
+    ]
+    assert (ours.measured["data set"], ours.measured["images"]) == ("digits", 4000)
+    assert all(replace(ours, run=run).measured != ours.measured for run in others)
