@@ -67,13 +67,9 @@ class Sweep:
         """What its distances are of: numbers of other images or features are not to be compared with them."""
         teacher = find_teacher(self.run.teacher, self.paths)
         dataset = (teacher.dataset if teacher else "") or self.run.teacher.dataset
-        evaluation = self.run.evaluation
-        return {
-            "data set": dataset,
-            "features": evaluation.extractor(dataset),
-            "images": evaluation.samples,
-            "select": evaluation.select,
-        }
+        evaluation = self.run.evaluation.on(dataset)
+        about = {"metric": evaluation.metric, "features": evaluation.features, "images": evaluation.samples}
+        return {"data set": dataset, **about, "select": evaluation.select}
 
     @property
     def folder(self) -> Path:
