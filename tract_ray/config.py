@@ -11,9 +11,11 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -22,7 +24,12 @@ class InputError(ValueError):
     """Something the user gave is wrong; the message is one line that names the field and the remedy."""
 
 
+class RunFailed(RuntimeError):
+    """A run cannot come to its end as it was configured; the message is one line. To repeat it would change nothing."""
+
+
 T = TypeVar("T")
+EXPECTED = {float: "a number", int: "a whole number", bool: "true or false", str: "text", tuple: "a list"}
 
 
 def choose(field: str, name: str, known: Iterable[str]) -> str:
@@ -66,6 +73,9 @@ def from_dict(cls: type[T], data: Mapping[str, Any], *, field: str = "") -> T:
     names = [f.name for f in dataclasses.fields(typing.cast(Any, cls)) if f.init]
     for name in values:
         choose(field or cls.__name__, name, names)
+    for f in dataclasses.fields(typing.cast(Any, cls)):
+        optional = f.default is not dataclasses.MISSING or f.default_factory is not dataclasses.MISSING
+        require(optional or not f.init or f.name in values, field or cls.__name__, f"{f.name} is missing")
     return cls(**{k: _decode(hints[k], v, f"{field}.{k}" if field else k) for k, v in values.items()})
 
 
@@ -74,23 +84,50 @@ def _hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
+def check_types(config: Any) -> None:
+    """Decode every field of a dataclass that is being built: a list becomes a tuple, `1` a float, the rest is refused.
+
+    What a configuration's `__post_init__` calls before it compares values, whoever they come from.
+    """
+    hints = _hints(typing.cast(Any, type(config)))
+    for f in dataclasses.fields(config):
+        object.__setattr__(config, f.name, _decode(hints[f.name], getattr(config, f.name), f.name))
+
+
+def check_seed(field: str, seed: int) -> None:
+    """Refuse what is no seed to every library: not from 0 to 2^32 - 1."""
+    require(0 <= seed < 1 << 32, field, f"must be from 0 to {(1 << 32) - 1}, got {seed}")
+
+
 def _decode(hint: Any, value: Any, field: str) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if value is None:
             return None
-        hint = next(a for a in args if a is not type(None))
-        return _decode(hint, value, field)
+        *others, last = (a for a in args if a is not type(None))
+        for hint in others:
+            with suppress(InputError):
+                return _decode(hint, value, field)
+        return _decode(last, value, field)
     if dataclasses.is_dataclass(hint) and not dataclasses.is_dataclass(value):
         return from_dict(typing.cast(type, hint), value, field=field)
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_decode(args[0], v, field) for v in value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
     expected = origin or hint
-    if isinstance(expected, type) and expected is not typing.Any and not isinstance(value, expected):
-        raise InputError(f"{field}: expected {expected.__name__}, got {value!r}")
+    if hint is float and type(value) is int and abs(value) < 1 << 63:
+        value = float(value)
+    if isinstance(expected, type) and expected is not typing.Any:
+        fits = isinstance(value, expected) and (expected is bool or not isinstance(value, bool))
+        require(fits, field, f"expected {EXPECTED.get(expected, expected.__name__)}, got {shown(value)}")
+    require(not isinstance(value, float) or math.isfinite(value), field, f"must be finite, got {value}")
+    require(type(value) is not int or abs(value) < 1 << 63, field, f"is out of bounds, got {shown(value)}")
     return value
+
+
+def shown(value: Any) -> str:
+    """What was given, at a length that fits into a line."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from tract_ray.config import InputError
+from tract_ray.config import InputError, RunFailed
 
 LOG_SECONDS = 15.0
 LOG_COLUMNS = 140
@@ -110,7 +110,9 @@ def print_table(console: Console, title: str, rows: Sequence[Mapping[str, Any]],
 
 
 def run_app(app: typer.Typer, continues: str = "the same command continues") -> None:
-    """Run a command line and exit with its status: 2 for bad input, in one line; 130 for Ctrl-C."""
+    """Run a command line and exit with its status: 2 for bad input and 1 for a run that diverged, in one line; 130 for
+    Ctrl-C.
+    """
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         app()
@@ -118,6 +120,9 @@ def run_app(app: typer.Typer, continues: str = "the same command continues") -> 
         # Ray hands an error of a task on as one that carries the task's traceback; the cause is the line itself.
         print(f"error: {getattr(error, 'cause', error)}", file=sys.stderr)
         sys.exit(2)
+    except RunFailed as failure:
+        print(f"failed: {getattr(failure, 'cause', failure)}", file=sys.stderr)
+        sys.exit(1)
     except (KeyboardInterrupt, SystemExit) as end:
         if isinstance(end, KeyboardInterrupt) or end.code == 130:  # typer makes the one into the other
             sys.stdout.flush()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tract_ray.distillation import DenoisingConfig, TractConfig
+from tract_ray.files import read_json
 from tract_ray.training import EvaluationConfig, NetworkConfig, Paths, RunConfig, TeacherConfig
+from tract_ray.training.record import read_lines
 
 
 class Killed(BaseException):
@@ -40,11 +41,11 @@ def without_stages(paths: Paths, folder: Path) -> Paths:
 
 def content_of(folder: Path) -> dict[str, Any]:
     """All of a finished run that must not depend on how often it was interrupted."""
-    lines = [json.loads(line) for line in (folder / "record.jsonl").read_text().splitlines()]
+    lines = read_lines(folder)
     for line in lines:
         del line["time"]
         line.get("metrics", {}).pop("images_per_second", None)
-    result = json.loads((folder / "result.json").read_text())
+    result = read_json(folder / "result.json", "result")
     pictures = {file.name: file.read_bytes() for file in (folder / "images").iterdir()}
     return {
         "weights": (folder / "student" / "model.safetensors").read_bytes(),

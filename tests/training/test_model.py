@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from tract_ray.config import InputError
 from tract_ray.diffusion import Denoiser, KarrasVE
+from tract_ray.files import read_json, write_json
 from tract_ray.networks import build_network
 from tract_ray.training import Model, NetworkConfig, Paths, load_model, run_distillation
 from tract_ray.training.teacher import teacher_folder
@@ -83,7 +83,7 @@ def test_a_failed_save_leaves_the_old_folder(folder: Path, monkeypatch: pytest.M
 def edit(**changes: object) -> Callable[[Path], None]:
     def damage(folder: Path) -> None:
         file = folder / "config.json"
-        file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+        write_json(file, {**read_json(file, "model"), **changes})
 
     return damage
 
@@ -91,7 +91,7 @@ def edit(**changes: object) -> Callable[[Path], None]:
 def drop(key: str) -> Callable[[Path], None]:
     def damage(folder: Path) -> None:
         file = folder / "config.json"
-        file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != key}))
+        write_json(file, {k: v for k, v in read_json(file, "model").items() if k != key})
 
     return damage
 
@@ -118,16 +118,27 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a pickle for weights": (rewrite("model.safetensors", lambda b: b"\x80\x02}q\x00."), "is damaged"),
     "truncated description": (rewrite("config.json", lambda b: b[: len(b) // 2]), "config.json is damaged"),
     "binary description": (rewrite("config.json", lambda b: b"\xff\xfe\x00"), "config.json is damaged"),
-    "a list for a description": (rewrite("config.json", lambda b: b"[1]"), "config.json holds no JSON object"),
+    "a list for a description": (rewrite("config.json", lambda b: b"[1]"), "it holds no JSON object"),
     "another format": (edit(format=99), "format: 99; this version reads 1"),
-    "no format": (drop("format"), "is damaged"),
-    "no network": (drop("network"), "is damaged"),
-    "no steps": (drop("steps"), "is damaged"),
+    "no format": (drop("format"), "format is missing"),
+    "no network": (drop("network"), "network is missing"),
+    "no steps": (drop("steps"), "steps is missing"),
     "an unknown network": (edit(network={"name": "unet_9x9"}), "unknown 'unet_9x9'"),
     "an unknown schedule": (edit(schedule="vp_linear"), "unknown 'vp_linear'"),
     "an unknown prediction": (edit(prediction="u"), "unknown 'u'"),
-    "half a shape": (edit(shape=[1, 8]), "is damaged"),
-    "a shape of words": (edit(shape="large"), "is damaged"),
+    "half a shape": (edit(shape=[1, 8]), "shape: (1, 8) is not that of an image"),
+    "a shape of words": (edit(shape="large"), "shape: expected a list, got 'large'"),
+    "steps in words": (edit(steps="one"), "steps: expected a whole number, got 'one'"),
+    "half a step": (edit(steps=0.5), "steps: expected a whole number, got 0.5"),
+    "a negative step": (edit(steps=-1), "steps: must be from 1 to"),
+    "times that fall": (edit(steps=2, times=[0, 1, 0.5]), "times: are not 3 rising ones"),
+    "times that are too few": (edit(steps=2, times=[0, 1]), "times: are not 3 rising ones"),
+    "a setting that nobody knows": (edit(colour="red"), "unknown 'colour'"),
+    "another number": (rewrite("config.json", lambda b: b.replace(b"1024", b"1025")), "is not what was written"),
+    "flipped bits": (
+        rewrite("model.safetensors", lambda b: b[:-64] + bytes(x ^ 1 for x in b[-64:])),
+        "is not what was",
+    ),
     "another network's weights": (
         edit(network={"name": "unet_8x8"}),
         "not those of unet_8x8 (they differ in ",

@@ -129,18 +129,6 @@ def test_a_folder_belongs_to_one_configuration(paths: Paths, tmp_path: Path, kil
     assert str(caught.value).startswith(f"output: {tmp_path} holds the result of another configuration")
 
 
-def test_a_damaged_checkpoint_is_named(paths: Paths, tmp_path: Path, kill_at: Callable[[int], None]) -> None:
-    kill_at(20)
-    with pytest.raises(Killed):
-        run_distillation(tiny_run(), paths, tmp_path)
-    file = tmp_path / "checkpoint.safetensors"
-    file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(InputError) as caught:
-        run_distillation(tiny_run(), paths, tmp_path)
-    assert str(caught.value).startswith(f"checkpoint: {file} is damaged")
-    assert "\n" not in str(caught.value)
-
-
 def test_an_interrupted_teacher_continues(
     paths: Paths, tmp_path: Path, kill_at: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from tract_ray.files import read_json
 from tract_ray.search.seeds import pooled
 from tract_ray.search.space import ROW
 from tract_ray.search.study import ANCHOR, CHANGES, COSTS, CUT
@@ -102,7 +102,7 @@ def read_row(trial: optuna.trial.FrozenTrial, trials: Path) -> TrialRow | None:
         return row
     results: list[RunResult] = []
     while (file := trials / trial_name(trial.number, len(results)) / RESULT).is_file():
-        results.append(RunResult.from_json(json.loads(file.read_text())))
+        results.append(RunResult.from_json(read_json(file, "result")))
     if not results:
         return row
     found, first = pooled([result.to_json() for result in results], results[0].select), results[0]

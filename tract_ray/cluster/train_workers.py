@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tract_ray.config import config_hash, from_dict, to_dict
+from tract_ray.files import read_json
 from tract_ray.training.distill import run_distillation
 from tract_ray.training.paths import Paths
 from tract_ray.training.result import RESULT, RunResult
@@ -66,4 +67,4 @@ def run_with_workers(
         ),
     )
     trainer.fit()
-    return RunResult.from_json(json.loads((folder / RESULT).read_text()))
+    return RunResult.from_json(read_json(folder / RESULT, "output"))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from tract_ray.config import RunFailed
 from tract_ray.data.fingerprint import content_hash, fingerprint, remember_content
 
 
@@ -62,5 +63,7 @@ def to_float(images: Tensor) -> Tensor:
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Floats in [-1, 1] (clipped) to uint8 in 0..255, rounded."""
+    """Floats in [-1, 1] (clipped) to uint8 in 0..255, rounded. Raises `RunFailed` where one is no number."""
+    if not bool(torch.isfinite(images).all()):
+        raise RunFailed("images are not finite: the network that made them has diverged")
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

@@ -13,7 +13,7 @@ from tract_ray.diffusion import Denoiser, add_noise
 from tract_ray.distillation.base import Distillation, DistillationConfig, require_solver, solver_step
 from tract_ray.distillation.ema import EMA
 from tract_ray.distillation.method import Batch, register
-from tract_ray.distillation.phases import Phase
+from tract_ray.distillation.phases import MAX_STEPS, Phase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,11 @@ class ConsistencyConfig(DistillationConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.teacher_steps >= 2, "teacher_steps", f"must be at least 2, got {self.teacher_steps}")
+        require(
+            2 <= self.teacher_steps <= MAX_STEPS,
+            "teacher_steps",
+            f"must be from 2 to {MAX_STEPS}, got {self.teacher_steps}",
+        )
         require(0 <= self.mu_s < 1, "mu_s", f"must be in [0, 1), got {self.mu_s}")
         choose("solver", self.solver, ("ddim", "heun"))
 

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from tract_ray.config import InputError, choose, require, to_dict
+from tract_ray.config import InputError, check_types, choose, require, to_dict
 from tract_ray.diffusion import Denoiser, samplers, weightings
 from tract_ray.distillation.draws import Draws
 from tract_ray.distillation.phases import Phase
@@ -33,6 +33,7 @@ class MethodConfig:
     does not clip; TRACT's code for EDM teachers and BTD's take the `mean`. Losses are recorded as means either way.
     `clip_norm` is 1 in TRACT (VP), BTD and moment matching; None (or "none") does not clip, as both EDM codes, which
     instead replace NaN by 0 and infinities by 1e5 in the gradients: `replace_nonfinite`.
+    A loss or a gradient that is not finite ends the run; `skip_nonfinite` leaves such a batch out and counts it.
     `adam_betas` and `adam_eps` are torch's defaults in all codes but moment matching's (0, 0.99 and 1e-12).
     `weight_decay` is decoupled (AdamW's): 1e-3 in BTD's teacher of CIFAR-10, else 0. The learning rate rises over the
     first `warmup` optimiser steps of the run: 1,000 for BTD's teachers and moment matching, 10M images for EDM's.
@@ -46,6 +47,7 @@ class MethodConfig:
     loss_reduction: str = "mean"
     clip_norm: float | None = 1.0
     replace_nonfinite: bool = False
+    skip_nonfinite: bool = False
     adam_betas: tuple[float, ...] = (0.9, 0.999)
     adam_eps: float = 1e-8
     weight_decay: float = 0.0
@@ -54,17 +56,20 @@ class MethodConfig:
     kind: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
+        if str(self.clip_norm).lower() == "none":
+            object.__setattr__(self, "clip_norm", None)
+        check_types(self)
         require(self.batch >= 1, "batch", f"must be at least 1, got {self.batch}")
         require(self.samples >= self.batch, "samples", f"{self.samples} is less than one batch of {self.batch}")
+        require(self.samples <= 1 << 50, "samples", f"{self.samples} are more than any machine trains on")
         require(self.lr > 0, "lr", f"must be positive, got {self.lr}")
         choose("lr_decay", self.lr_decay, ("constant", "linear"))
         require(self.warmup >= 0, "warmup", f"must not be negative, got {self.warmup}")
         choose("loss_reduction", self.loss_reduction, ("mean", "sum"))
-        if str(self.clip_norm).lower() == "none":
-            object.__setattr__(self, "clip_norm", None)
-        number = isinstance(self.clip_norm, int | float) and self.clip_norm > 0
-        require(number or self.clip_norm is None, "clip_norm", f"must be positive or none, got {self.clip_norm}")
-        betas = tuple(self.adam_betas)
+        require(
+            self.clip_norm is None or self.clip_norm > 0, "clip_norm", f"must be positive or none, got {self.clip_norm}"
+        )
+        betas = self.adam_betas
         require(len(betas) == 2 and all(0 <= b < 1 for b in betas), "adam_betas", f"must be two of [0, 1), got {betas}")
         require(self.adam_eps > 0, "adam_eps", f"must be positive, got {self.adam_eps}")
         require(self.weight_decay >= 0, "weight_decay", f"must not be negative, got {self.weight_decay}")

@@ -12,7 +12,7 @@ from tract_ray.config import require
 from tract_ray.diffusion import Denoiser, add_noise, ancestral_step, loss_weight
 from tract_ray.distillation.base import Distillation, DistillationConfig, frozen_copy
 from tract_ray.distillation.method import Batch, register, require_teacher, squared_error
-from tract_ray.distillation.phases import Phase
+from tract_ray.distillation.phases import MAX_STEPS, Phase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,11 @@ class MomentMatchingConfig(DistillationConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.sampling_steps >= 1, "sampling_steps", f"must be at least 1, got {self.sampling_steps}")
+        require(
+            1 <= self.sampling_steps <= MAX_STEPS,
+            "sampling_steps",
+            f"must be from 1 to {MAX_STEPS}, got {self.sampling_steps}",
+        )
 
     def phases(self) -> tuple[Phase, ...]:
         """A single one."""

@@ -8,6 +8,9 @@ from itertools import pairwise
 
 from tract_ray.config import InputError, require
 
+MAX_STEPS = 1 << 20
+"""More steps than this no sampler has."""
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -43,9 +46,10 @@ def parse_time_schedule(text: str | Sequence[int]) -> tuple[int, ...]:
     """
     try:
         numbers = tuple(int(part) for part in (text.split(",") if isinstance(text, str) else text))
-    except ValueError:
+    except (ValueError, TypeError):
         raise InputError(f"time_schedule: {text!r} is not a list of whole numbers (example: 1024,32,1)") from None
     require(len(numbers) >= 2, "time_schedule", f"{text!r} needs at least two numbers (example: 1024,32,1)")
+    require(numbers[0] <= MAX_STEPS, "time_schedule", f"begins with at most {MAX_STEPS} steps, got {numbers[0]}")
     for before, after in pairwise(numbers):
         require(0 < after <= before, "time_schedule", f"must not grow, nor end below 1, but {after} follows {before}")
         require(

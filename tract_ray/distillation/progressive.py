@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from tract_ray.config import require
+from tract_ray.config import check_types, require
 from tract_ray.diffusion import add_noise, ddim_step, invert_ddim_step
 from tract_ray.distillation.base import Distillation, DistillationConfig
 from tract_ray.distillation.method import Batch, register
-from tract_ray.distillation.phases import Phase, lay_out_phases
+from tract_ray.distillation.phases import MAX_STEPS, Phase, lay_out_phases
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +37,14 @@ class ProgressiveConfig(DistillationConfig):
     mu_i: float | None = 0.0
 
     def __post_init__(self) -> None:
+        given: object = self.updates_per_phase
+        if isinstance(given, int):  # one number, for all phases
+            object.__setattr__(self, "updates_per_phase", (given,))
+        check_types(self)
         for name in ("start_steps", "end_steps"):
             steps = getattr(self, name)
             require(steps >= 1 and steps & (steps - 1) == 0, name, f"must be a power of two, got {steps}")
+            require(steps <= MAX_STEPS, name, f"must be at most {MAX_STEPS}, got {steps}")
         require(self.end_steps < self.start_steps, "end_steps", f"must be below start_steps {self.start_steps}")
         self._set_updates()
         super().__post_init__()
@@ -48,11 +53,10 @@ class ProgressiveConfig(DistillationConfig):
 
     def _set_updates(self) -> None:
         """Turn `updates_per_phase` into `samples` and `phase_shares`, so that any of them can be changed afterwards."""
-        given: object = self.updates_per_phase
-        numbers = [given] if isinstance(given, int) else list(self.updates_per_phase)
-        if not numbers:
+        given = self.updates_per_phase
+        if not given:
             return
-        first, *last = numbers
+        first, *last = given
         count = len(self.time_schedule()) - 1
         require(len(last) < count, "updates_per_phase", f"there are only {count} phases")
         updates = [first] * (count - len(last)) + last

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tract_ray.config import InputError, require
 from tract_ray.distillation.ema import EMA
 from tract_ray.distillation.reconstruction import Snapshot, coefficients, combine, predicted_error
-from tract_ray.files import read_json, read_safetensors, write_safetensors, write_text
+from tract_ray.files import read_json, read_safetensors, write_json, write_safetensors
 
 
 class AverageFolder:
@@ -30,7 +30,7 @@ class AverageFolder:
     def complete(self, snapshots: Sequence[Snapshot]) -> None:
         """Say that these were all stored."""
         index = {"snapshots": [{"mu": s.mu, "step": s.step} for s in snapshots]}
-        write_text(self.folder / "index.json", json.dumps(index, indent=2) + "\n")
+        write_json(self.folder / "index.json", index)
 
     def snapshots(self) -> list[Snapshot]:
         """What is stored, in the order of the steps. `InputError` where there is nothing whole."""

@@ -13,7 +13,7 @@ from tract_ray.diffusion import Denoiser, initial_state, sample_ddim
 from tract_ray.distillation.base import Distillation, DistillationConfig
 from tract_ray.distillation.draws import derive_seed
 from tract_ray.distillation.method import Batch, num_classes, register
-from tract_ray.distillation.phases import Phase
+from tract_ray.distillation.phases import MAX_STEPS, Phase
 
 CHUNK = 256
 
@@ -32,7 +32,11 @@ class RegressionConfig(DistillationConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.teacher_steps >= 2, "teacher_steps", f"must be at least 2, got {self.teacher_steps}")
+        require(
+            2 <= self.teacher_steps <= MAX_STEPS,
+            "teacher_steps",
+            f"must be from 2 to {MAX_STEPS}, got {self.teacher_steps}",
+        )
         require(self.pairs >= 0, "pairs", f"must not be negative, got {self.pairs}")
 
     def phases(self) -> tuple[Phase, ...]:

@@ -41,8 +41,8 @@ class TractConfig(DistillationConfig):
     solver: str = "ddim"  # a many-step teacher's step; students, as later teachers are, only ever take DDIM steps
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         object.__setattr__(self, "time_schedule", parse_time_schedule(self.time_schedule))
+        super().__post_init__()
         require(0 <= self.mu_s < 1, "mu_s", f"must be in [0, 1), got {self.mu_s}")
         for mu in self.mu_s_path:
             require(0 <= mu < 1, "mu_s_path", f"every value must be in [0, 1), got {mu}")

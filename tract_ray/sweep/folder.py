@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tract_ray.config import InputError, config_hash, flatten, require, to_dict
-from tract_ray.files import read_json, write_text
+from tract_ray.files import open_lock, read_json, write_json
 from tract_ray.search.space import anchored
 from tract_ray.search.study import extended
 from tract_ray.sweep.definition import Sweep
@@ -23,7 +23,7 @@ def locked(sweep: Sweep) -> Iterator[None]:
     """One driver a sweep at a time; the lock dies with its process."""
     try:
         sweep.folder.mkdir(parents=True, exist_ok=sweep.resume)
-        file = (sweep.folder / ".lock").open("w")
+        file = open_lock(sweep.folder / ".lock")
     except FileExistsError:  # another driver was quicker
         raise InputError(f"name: {sweep.name!r} is taken; add --resume, or choose another name") from None
     except OSError as error:
@@ -71,7 +71,7 @@ def remember(sweep: Sweep) -> str:
             + "; ".join(f"{k} was {old.get(k)}, is {new.get(k)}" for k in changed[:5]),
         )
     more = {"trials": trials, "config": to_dict(sweep.run), "hash": config_hash(sweep.run)}
-    write_text(file, json.dumps({**now, **more}, indent=2))
+    write_json(file, {**now, **more}, private=True)
     return note
 
 
@@ -79,7 +79,7 @@ def add_wall_time(sweep: Sweep, seconds: float) -> float:
     """Wall time of the sweep, that of earlier drivers which came to an end included."""
     file = sweep.folder / "clock.json"
     total = seconds + (read_json(file, "storage")["seconds"] if file.is_file() else 0.0)
-    write_text(file, json.dumps({"seconds": total}))
+    write_json(file, {"seconds": total})
     return total
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from optuna.trial import TrialState
 
 from tract_ray.analysis.rows import CUT_SHORT, PASSED_ON, describe, read_rows, status_of
 from tract_ray.config import from_dict
+from tract_ray.files import read_json
 from tract_ray.search.jobs import Job
 from tract_ray.search.study import ANCHOR, CHANGES
 from tract_ray.search.trial_name import trial_name
@@ -57,7 +57,7 @@ class Follower:
                 file = self.trials / name / "config.json"
                 if not file.is_file():
                     continue  # it failed before it began
-                run = from_dict(RunConfig, json.loads(file.read_text())["config"])
+                run = from_dict(RunConfig, read_json(file, "resume")["config"])
                 self._watch(name, run)
                 distance = row.seeds[repeat] if repeat < len(row.seeds) else row.distance
                 cost = row.costs[repeat] if repeat < len(row.costs) else {"samples": float(row.samples)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tract_ray.files import read_json, write_text
+from tract_ray.files import read_json, write_json
 from tract_ray.tracking.store import MlflowStore, is_reachable
 from tract_ray.training.record import read_lines
 
@@ -150,4 +149,4 @@ class Shipper:
             "sent": watched.sent,
             "status": watched.status,
         }
-        write_text(watched.folder / CURSOR, json.dumps(cursor))
+        write_json(watched.folder / CURSOR, cursor, private=True)

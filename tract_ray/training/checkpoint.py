@@ -13,9 +13,13 @@ from torch import Tensor
 
 from tract_ray.config import InputError
 from tract_ray.distillation import Method
-from tract_ray.files import read_metadata, read_safetensors, write_safetensors
+from tract_ray.files import DamagedError, read_tensor_file, write_safetensors
 
 CHECKPOINT = "checkpoint.safetensors"
+
+
+STATE = {"key", "boundary", "phase", "counters", "step", "record_lines"}
+"""What every checkpoint says, beside its tensors."""
 
 
 @dataclass(frozen=True)
@@ -98,21 +102,30 @@ def read_checkpoint(path: Path, key: str) -> tuple[dict[str, Any], dict[str, Ten
     """The state and tensors of a checkpoint, None where there is none. Refuses one of another configuration."""
     if not path.is_file():
         return None
-    text = read_metadata(path, "checkpoint").get("state")
-    if text is None:
-        raise InputError(f"checkpoint: {path} is damaged (it does not say where its run stood)")
-    state = json.loads(text)
+    state, tensors = read_state(path, "checkpoint")
     if state["key"] != key:
         raise InputError(
             f"checkpoint: {path} belongs to another configuration (key {state['key']}, not {key}); "
             "choose another output folder or remove it"
         )
-    return state, read_safetensors(path, "checkpoint")
+    return state, tensors
+
+
+def read_state(path: Path, field: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The state and tensors of a file that a run or a stage wrote, whatever its key."""
+    tensors, about = read_tensor_file(path, field)
+    try:
+        state = dict(json.loads(about["state"]))
+    except (KeyError, TypeError, ValueError):
+        state = {}
+    if not state.keys() >= STATE:
+        raise DamagedError(f"{field}: {path} is damaged (it does not say where its run stood)")
+    return state, tensors
 
 
 def optimizer_tensors(path: Path) -> dict[str, Tensor]:
     """The optimisers' moments of the checkpoint at `path`."""
-    return {k: v for k, v in read_safetensors(path, "checkpoint").items() if k.startswith("optimizer.")}
+    return {k: v for k, v in read_tensor_file(path, "checkpoint")[0].items() if k.startswith("optimizer.")}
 
 
 def restore_method(method: Method, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:

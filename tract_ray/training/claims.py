@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tract_ray.config import InputError
+from tract_ray.files import open_lock
 from tract_ray.training.worker import Worker
 
 POLL_SECONDS = 0.3
@@ -37,7 +38,7 @@ def _try(lock: Path, ready: Callable[[], bool], held: ExitStack) -> str:
         return READY
     lock.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as opened:
-        file = opened.enter_context(lock.open("a"))
+        file = opened.enter_context(open_lock(lock))
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from tract_ray.config import config_hash, to_dict
 from tract_ray.data import Dataset, load_dataset
 from tract_ray.distillation import Method, methods
 from tract_ray.evaluation import Evaluator, latency
-from tract_ray.files import write_text
+from tract_ray.files import write_json
 from tract_ray.networks import count_parameters
 from tract_ray.training.checkpoint import CHECKPOINT, Position
 from tract_ray.training.keys import model_content, start_key
@@ -97,7 +96,7 @@ def _build(config: RunConfig, paths: Paths, folder: Path, worker: Worker) -> _Bu
     make_model = student_model(config, paths, teacher, method, networks)
     if worker.leads:
         about = {"key": config_hash(config), "config": to_dict(config)}
-        write_text(folder / "config.json", json.dumps(about, indent=2))
+        write_json(folder / "config.json", about, private=True)
         method.store_averages(folder / "averages")
     scorer = Scorer(method, evaluator, config.evaluation, folder, worker, make_model, stage_ends(config)[-1])
     return _Built(start, dataset, method, evaluator, scorer)

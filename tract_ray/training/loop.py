@@ -20,6 +20,7 @@ from tract_ray.training.checkpoint import (
     restore_optimizer,
 )
 from tract_ray.training.checkpoint_writer import CheckpointWriter
+from tract_ray.training.finite import LossWatch, check_weights
 from tract_ray.training.record import Record
 from tract_ray.training.worker import Worker, check_batch
 
@@ -91,13 +92,13 @@ def train(
 
     step, resumed, begun = state["step"], bool(found), time.perf_counter()
     optimizers: dict[str, torch.optim.Optimizer] = {}
-    total, counted = torch.tensor(state["loss_sum"], device=worker.device), state["loss_count"]
+    watch = LossWatch(method.config, state["loss_sum"], state["loss_count"], worker.device)
     since, since_step = begun, step
 
     def position() -> Position:
         trained = state["trained"] + (step - state["step"]) * batch_size
         seconds = state["seconds"] + (time.perf_counter() - begun) * worker.world
-        return Position(step, record.lines, float(total), counted, trained, seconds)
+        return Position(step, record.lines, *watch.so_far(), trained, seconds)
 
     with CheckpointWriter(folder / CHECKPOINT, key, checkpoint_seconds, worker.leads) as writer:
         while step < last:
@@ -132,29 +133,30 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             (loss * loss_scale(method, batch)).backward()
             norm = prepare_gradients(list(method.trained[name].module.parameters()), method.config)
+            watch.step(loss.detach(), norm, optimizer)
             optimizer.step()
             method.after_step(batch)
             step += 1
-            total += loss.detach()
-            counted += 1
 
             if (step - phase.start) % log_every == 0 or step in marks or step == last:
-                value = float(worker.mean(total / counted))
+                value = watch.mean(worker, step, optimizer)
                 rate = (step - since_step) * batch_size / max(time.perf_counter() - since, 1e-9)
-                metrics = {"loss": value, "gradient_norm": float(norm)}
+                metrics = {"loss": value, "gradient_norm": float(norm), **watch.counts()}
                 record.metrics(step * batch_size, {**metrics, "images_per_second": rate, "phase": phase.index})
                 if on_step:
                     on_step(step, value)
-                total.zero_()
-                counted, since, since_step = 0, time.perf_counter(), step
+                since, since_step = time.perf_counter(), step
             if step in marks or writer.due():
                 if step in marks and on_mark:
+                    check_weights(method, step)
                     on_mark(step, record)
                     since = time.perf_counter()
+                record.sync()  # before what counts its lines
                 writer.save(method, optimizers, position())
                 if step in marks:
                     writer.wait()
                     if on_saved:
                         on_saved(position())
+    check_weights(method, step)
     worker.gather(None)  # what the leading worker wrote is there for all: the next stage begins from it
     return position()

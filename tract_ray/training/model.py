@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,15 @@ from torch import Tensor
 from tract_ray.config import InputError, choose, from_dict, require, to_dict
 from tract_ray.data import Dataset
 from tract_ray.diffusion import Denoiser, build_schedule, check_options, predictions, samplers
-from tract_ray.files import atomic_folder, read_json, read_safetensors, write_safetensors
+from tract_ray.distillation.phases import MAX_STEPS
+from tract_ray.files import (
+    atomic_folder,
+    mend_folder,
+    read_json,
+    read_safetensors,
+    write_json,
+    write_safetensors,
+)
 from tract_ray.networks import count_parameters
 from tract_ray.training.run_config import NetworkConfig, build_for
 
@@ -126,7 +134,7 @@ class Model:
         }
         with atomic_folder(folder) as new:
             write_safetensors(new / "model.safetensors", self.denoiser.module.state_dict())
-            (new / "config.json").write_text(json.dumps(description, indent=2) + "\n")
+            write_json(new / "config.json", description)
         return folder
 
 
@@ -138,13 +146,13 @@ def check_free(folder: Path, field: str = "out") -> None:
 
 def load_model(folder: str | Path, field: str = "checkpoint") -> Model:
     """Read a model folder. Raises `InputError` (naming `field`) when it is missing, damaged or inconsistent."""
-    path = Path(folder).expanduser()
+    path = mend_folder(Path(folder).expanduser())
     if not path.is_dir():
         raise InputError(f"{field}: {path} is not a model folder (it should hold config.json and model.safetensors)")
     described = read_json(path / "config.json", field)
     tensors = read_safetensors(path / "model.safetensors", field)
     try:
-        return _build(described, tensors)
+        return _build(from_dict(Description, described, field="config.json"), tensors)
     except InputError as error:
         raise InputError(f"{field}: {path}: {error}") from None
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -152,26 +160,55 @@ def load_model(folder: str | Path, field: str = "checkpoint") -> Model:
         raise InputError(f"{field}: {path} is damaged ({reason})") from None
 
 
-def _build(described: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
-    require(described["format"] == FORMAT, "format", f"{described['format']!r}; this version reads {FORMAT}")
-    network = from_dict(NetworkConfig, described["network"], field="network")
-    channels, height, width = described["shape"]
-    shape, prediction = (channels, height, width), choose("prediction", described["prediction"], predictions)
-    module = build_for(network, shape, prediction, described["num_classes"], seed=None)
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What `config.json` holds."""
+
+    format: int
+    network: NetworkConfig
+    shape: tuple[int, ...]
+    num_classes: int
+    schedule: str
+    prediction: str
+    steps: int
+    times: tuple[float, ...] | None
+    sampler: str
+    dataset: str
+    parameters: int
+    about: dict[str, Any]
+    sampler_options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require(self.format == FORMAT, "format", f"{self.format}; this version reads {FORMAT}")
+        shape = self.shape
+        require(len(shape) == 3 and all(0 < n <= 1 << 14 for n in shape), "shape", f"{shape} is not that of an image")
+        require(0 <= self.num_classes <= 1 << 20, "num_classes", f"{self.num_classes} is out of bounds")
+        require(0 < self.steps <= MAX_STEPS, "steps", f"must be from 1 to {MAX_STEPS}, got {self.steps}")
+        choose("prediction", self.prediction, predictions)
+        choose("sampler", self.sampler, samplers)
+        if self.times is not None:
+            up = all(0 <= a < b for a, b in pairwise(self.times))
+            require(up and len(self.times) == self.steps + 1, "times", f"are not {self.steps + 1} rising ones")
+
+
+def _build(described: Description, tensors: dict[str, Tensor]) -> Model:
+    network, prediction = described.network, described.prediction
+    channels, height, width = described.shape
+    shape = (channels, height, width)
+    module = build_for(network, shape, prediction, described.num_classes, seed=None)
     own, found = ({name: t.shape for name, t in weights.items()} for weights in (module.state_dict(), tensors))
     for name in sorted({*own, *found}):
         require(own.get(name) == found.get(name), "weights", f"not those of {network.name} (they differ in {name})")
     module.load_state_dict(tensors)
-    sampler = choose("sampler", described["sampler"], samplers)
     return Model(
-        denoiser=Denoiser(module.eval().requires_grad_(False), build_schedule(described["schedule"]), prediction),
+        denoiser=Denoiser(module.eval().requires_grad_(False), build_schedule(described.schedule), prediction),
         network=network,
         shape=shape,
-        steps=described["steps"],
-        num_classes=described["num_classes"],
-        times=described["times"],
-        sampler=sampler,
-        sampler_options=check_options(sampler, described.get("sampler_options", {})),
-        dataset=described["dataset"],
-        about=described["about"],
+        steps=described.steps,
+        num_classes=described.num_classes,
+        times=list(described.times) if described.times else None,
+        sampler=described.sampler,
+        sampler_options=check_options(described.sampler, described.sampler_options),
+        dataset=described.dataset,
+        about=described.about,
     )

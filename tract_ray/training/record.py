@@ -3,13 +3,14 @@
 Written beside the checkpoint and cut back with it, the record survives whatever kills the process or the server, and
 a resumed run continues it without a gap or a repeated line. Lines are `{"samples": n, "time": t, "metrics": {…}}`,
 with `"score": {…}` beside the metrics where they are those of a `MarkScore`, or `{…, "image": file, "name": name}` for
-a picture.
+a picture, and end with a `check` of what stands before it.
 """
 
 from __future__ import annotations
 
 import json
 import time
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,9 +18,11 @@ from typing import Any
 
 from PIL import Image
 
-from tract_ray.files import write_text
+from tract_ray.files import DamagedError, sync, write_text
 
 RECORD = "record.jsonl"
+NAMES = {"samples", "time", "metrics", "score", "image", "name"}
+CHECK = ', "check": "'
 
 
 @dataclass(frozen=True)
@@ -63,14 +66,20 @@ class Record:
         self.lines = 0
         if enabled:
             kept = _complete(folder)[:keep_lines]
+            check_record(folder, keep_lines)
             write_text(self.path, "".join(kept))  # at once: what was kept must survive a kill right here
             self.lines = len(kept)
 
     def _append(self, samples: int, content: Mapping[str, Any]) -> None:
         if self.enabled:
             with self.path.open("a") as file:
-                file.write(json.dumps({"samples": samples, "time": time.time(), **content}) + "\n")
+                file.write(_sealed({"samples": samples, "time": time.time(), **content}))
             self.lines += 1
+
+    def sync(self) -> None:
+        """Have all lines on the disk when this returns, as a checkpoint that counts them needs it."""
+        if self.enabled:
+            sync(self.path)
 
     def metrics(self, samples: int, values: Mapping[str, float]) -> None:
         """Numbers at `samples` training images seen."""
@@ -90,13 +99,23 @@ class Record:
 
 
 def read_lines(folder: Path) -> list[dict[str, Any]]:
-    """The record in `folder`, [] where there is none; without a last line that is still being written."""
-    return [json.loads(line) for line in _complete(folder)]
+    """The record in `folder`, [] where there is none; without a last line that is still being written.
+
+    Raises `DamagedError` for a line that is not what was written.
+    """
+    return [_opened(line, folder, number) for number, line in enumerate(_complete(folder), 1)]
+
+
+def check_record(folder: Path, lines: int) -> None:
+    """Raise `DamagedError` unless the record in `folder` has so many lines, all as they were written."""
+    found = len([_opened(line, folder, number) for number, line in enumerate(_complete(folder)[:lines], 1)])
+    if found < lines:
+        raise DamagedError(f"record: {folder / RECORD} is damaged (it ends after line {found} of {lines})")
 
 
 def write_lines(folder: Path, lines: list[dict[str, Any]]) -> None:
     """Replace the record in `folder`."""
-    write_text(folder / RECORD, "".join(json.dumps(line) + "\n" for line in lines))
+    write_text(folder / RECORD, "".join(_sealed(line) for line in lines))
 
 
 def read_scores(folder: Path) -> list[tuple[int, MarkScore]]:
@@ -118,5 +137,27 @@ def _score(line: Mapping[str, Any]) -> MarkScore | None:
 
 def _complete(folder: Path) -> list[str]:
     path = folder / RECORD
-    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+    lines = path.read_text(errors="replace").splitlines(keepends=True) if path.is_file() else []
     return [line for line in lines if line.endswith("\n")]
+
+
+def _sealed(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content).removesuffix("}")
+    return f'{text}{CHECK}{_check(text)}"}}\n'
+
+
+def _opened(text: str, folder: Path, number: int) -> dict[str, Any]:
+    body, sealed, told = text.rpartition(CHECK)
+    try:
+        line = json.loads(text)
+        whole = line.keys() - {"check"} <= NAMES and isinstance(line["samples"], int) and line["time"] >= 0
+    except (ValueError, KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole or (sealed and told != f'{_check(body)}"}}\n'):
+        raise DamagedError(f"record: {folder / RECORD} is damaged in line {number}")
+    line.pop("check", None)
+    return dict(line)
+
+
+def _check(text: str) -> str:
+    return f"{zlib.crc32(text.encode()):08x}"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tract_ray.config import config_hash, require
-from tract_ray.files import read_json, write_text
+from tract_ray.files import read_json, write_json
 from tract_ray.training.run_config import RunConfig
 
 RESULT = "result.json"
@@ -61,7 +60,7 @@ class RunResult:
 
     def save(self, folder: Path) -> None:
         """Write it into the run's folder, which is finished with that."""
-        write_text(folder / RESULT, json.dumps(self.to_json(), indent=2) + "\n")
+        write_json(folder / RESULT, self.to_json())
 
 
 def find_result(folder: Path, config: RunConfig) -> RunResult | None:

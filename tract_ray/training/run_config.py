@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from tract_ray.config import choose, config_hash, flatten, require
+from tract_ray.config import check_seed, check_types, choose, config_hash, flatten, require
 from tract_ray.data import dataset_info
 from tract_ray.diffusion import predictions
 from tract_ray.distillation import DenoisingConfig, MethodConfig
@@ -16,6 +16,8 @@ from tract_ray.evaluation import LABELS, extractor_kind
 from tract_ray.evaluation.extractors import extractors
 from tract_ray.evaluation.metrics import metrics
 from tract_ray.networks import build_network, presets
+
+MAX_SCORED = 10_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +45,15 @@ class TeacherConfig:
     path: str | None = None
 
     def __post_init__(self) -> None:
+        check_types(self)
+        check_seed("teacher seed", self.seed)
         info = dataset_info(self.dataset)
         if self.network is None and self.path is None:
             require(bool(info.network), "network", f"{self.dataset} has no default network; name one with --network")
             object.__setattr__(self, "network", NetworkConfig(name=info.network))
         require(not self.conditional or info.num_classes > 1, "conditional", f"{self.dataset} has no classes")
+        dropped = self.training.label_dropout and not self.conditional
+        require(not dropped, "label_dropout", "drops labels of a conditional teacher; add --conditional")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,15 +77,17 @@ class EvaluationConfig:
     select: str = "best"
 
     def __post_init__(self) -> None:
+        check_types(self)
+        check_seed("evaluation seed", self.seed)
         choose("select", self.select, ("best", "own"))
         choose("metric", self.metric, metrics)
         if self.features:
             object.__setattr__(self, "features", extractor_kind(self.features))
         if self.labels is not None:
             choose("labels", self.labels, LABELS)
-        few = self.samples is not None and self.samples < 2
-        require(not few, "evaluation samples", f"must be at least 2, got {self.samples}")
-        require(self.rung_samples >= 2, "rung_samples", f"must be at least 2, got {self.rung_samples}")
+        for name, count in (("evaluation samples", self.samples), ("rung_samples", self.rung_samples)):
+            require(count is None or count >= 2, name, f"must be at least 2, got {count}")
+            require(count is None or count <= MAX_SCORED, name, f"must be at most {MAX_SCORED}, got {count}")
         require(self.per_phase >= 1, "per_phase", f"must be at least 1, got {self.per_phase}")
 
     def extractor(self, dataset: str) -> str:
@@ -120,6 +128,8 @@ class RunConfig:
     parts: int = 0
 
     def __post_init__(self) -> None:
+        check_types(self)
+        check_seed("seed", self.seed)
         parts = len(self.method.part_ends())
         require(0 <= self.parts <= parts, "parts", f"must be from 0 to the {parts} of the method's paths")
         phases = len(self.method.phases())

@@ -7,16 +7,18 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from tract_ray.data import Dataset
 from tract_ray.distillation import Method
+from tract_ray.files import DamagedError, set_aside
 from tract_ray.training.checkpoint import CHECKPOINT, Position, move_checkpoint, read_checkpoint, restore_method
 from tract_ray.training.keys import run_key
 from tract_ray.training.loop import train
-from tract_ray.training.record import MarkScore, Record, read_scores
+from tract_ray.training.notes import note
+from tract_ray.training.record import MarkScore, Record, check_record, read_scores
 from tract_ray.training.run_config import RunConfig
 from tract_ray.training.scoring import Scorer, evaluation_marks
 from tract_ray.training.stage_store import StageStore
@@ -24,6 +26,8 @@ from tract_ray.training.stages import Stage, stages_from
 from tract_ray.training.worker import Worker
 
 Report = Callable[[dict[str, Any]], None]
+Checkpoint = tuple[dict[str, Any], dict[str, Tensor]]
+T = TypeVar("T")
 
 
 class StagedRun:
@@ -61,11 +65,14 @@ class StagedRun:
         position = self._restored()
         self._replay(position, 0)
         for stage in self.stages:
-            if position.step < stage.end:
-                with self._claim(stage) as found:
-                    position = self._take_over(stage, position) if found else self._train(stage)
-            elif position.step == stage.end:
+            if position.step == stage.end:
                 self._publish(stage, position)  # killed after its last checkpoint, and before this
+            while position.step < stage.end:
+                with self._claim(stage) as found:
+                    if not found:
+                        position = self._train(stage)
+                    elif taken := self._take_over(stage, position):
+                        position = taken
         return position
 
     @contextmanager
@@ -77,11 +84,32 @@ class StagedRun:
             yield found
 
     def _restored(self) -> Position:
-        found = read_checkpoint(self.folder / CHECKPOINT, self.key)
+        def read() -> Checkpoint | None:
+            found = read_checkpoint(self.folder / CHECKPOINT, self.key)
+            if found and self.worker.leads:
+                check_record(self.folder, found[0]["record_lines"])
+            return found
+
+        found = self._undamaged(read, lambda: set_aside(self.folder / CHECKPOINT))
         if found is None:
             return Position()
         self._restore(*found)
         return Position.of(found[0])
+
+    def _undamaged(self, read: Callable[[], T], put_away: Callable[[], Path]) -> T | None:
+        """What `read` finds; None where it finds it damaged, which is then set aside and said: it is made again."""
+        content, damage = None, ""
+        try:
+            content = read()
+        except DamagedError as error:
+            damage = str(error)
+        damages = [told for told in self.worker.gather(damage) if told]
+        if not damages:
+            return content
+        if self.worker.leads:
+            note(self.folder, f"{damages[0]}; it is kept as {put_away().name} and trained again")
+        self.worker.gather(None)  # nobody looks for it before it is away
+        return None
 
     def _restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         restore_method(self.method, state, tensors)
@@ -115,10 +143,15 @@ class StagedRun:
         seconds = position.seconds * stage.samples / max(position.trained, stage.samples)
         self.store.publish(stage, self.method, self.folder, seconds, self.scorer.distances)
 
-    def _take_over(self, stage: Stage, position: Position) -> Position:
+    def _take_over(self, stage: Stage, position: Position) -> Position | None:
+        """Put the run where the stage ends; None where the stage is damaged."""
         assert self.store is not None
         begun, leads = time.perf_counter(), self.worker.leads
-        _, state, tensors = self.store.read(stage)
+        store = self.store
+        read = self._undamaged(lambda: store.read(stage), lambda: store.set_aside(stage))
+        if read is None:
+            return None
+        _, state, tensors = read
         lines = self.store.copy_record(stage, self.folder, self.config.method.batch) if leads else 0
         self._restore(state, tensors)
         record = Record(self.folder, lines, enabled=leads)

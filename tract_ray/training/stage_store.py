@@ -6,7 +6,6 @@ trains, the others wait for it.
 
 from __future__ import annotations
 
-import json
 import shutil
 from contextlib import AbstractContextManager
 from dataclasses import asdict
@@ -15,9 +14,10 @@ from typing import Any
 
 from torch import Tensor
 
+from tract_ray.config import InputError
 from tract_ray.distillation import Method
-from tract_ray.files import atomic_folder, read_json, read_metadata, read_safetensors
-from tract_ray.training.checkpoint import CHECKPOINT, Position, optimizer_tensors, save_checkpoint
+from tract_ray.files import DamagedError, atomic_folder, read_json, read_safetensors, set_aside, write_json
+from tract_ray.training.checkpoint import CHECKPOINT, Position, optimizer_tensors, read_state, save_checkpoint
 from tract_ray.training.claims import claim
 from tract_ray.training.paths import Paths
 from tract_ray.training.record import read_lines, write_lines
@@ -73,16 +73,33 @@ class StageStore:
                     shutil.copytree(run / name, new / name)
             about = {
                 **asdict(stage),
+                "lines": len(lines),
                 "seconds": seconds,
                 "distances": {repr(mu): distance for mu, distance in distances.items()},
             }
-            (new / "stage.json").write_text(json.dumps(about, indent=1))
+            write_json(new / "stage.json", about)
 
     def read(self, stage: Stage) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tensor]]:
-        """What a stage says of itself, the state at its end, and its tensors."""
+        """What a stage says of itself, the state at its end, and its tensors. Raises `DamagedError`."""
         folder = self.path(stage)
-        state = json.loads(read_metadata(folder / STATE, "stage")["state"])
-        return read_json(folder / "stage.json", "stage"), state, read_safetensors(folder / STATE, "stage")
+        try:
+            about, (state, tensors) = read_json(folder / "stage.json", "stage"), read_state(folder / STATE, "stage")
+            lines = read_lines(folder)
+            for file in [file for name in BESIDE for file in (folder / name).glob("*.safetensors")]:
+                read_safetensors(file, "stage")
+            whole = len(lines) == about["lines"] and {"scored", "distances"} <= about.keys()
+        except DamagedError:
+            raise
+        except (InputError, KeyError) as error:
+            raise DamagedError(f"stage: {folder} is damaged ({error})") from None
+        pictures = [folder / line["image"] for line in lines if "image" in line]
+        if not (whole and all(picture.is_file() for picture in pictures)):
+            raise DamagedError(f"stage: {folder} is damaged (a part of its record is missing)")
+        return about, state, tensors
+
+    def set_aside(self, stage: Stage) -> Path:
+        """Take a damaged stage out of everybody's way; returns where it is now."""
+        return set_aside(self.path(stage))
 
     def copy_record(self, stage: Stage, run: Path, batch: int) -> int:
         """Put the stage's record and pictures into the folder `run`, after what came before; returns its lines.

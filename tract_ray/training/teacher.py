@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ from tract_ray.config import to_dict
 from tract_ray.data import load_dataset
 from tract_ray.diffusion import Denoiser, teacher_sampling
 from tract_ray.distillation import Denoising
-from tract_ray.files import read_json, require_writable, write_text
+from tract_ray.files import read_json, require_writable, write_json
 from tract_ray.training.claims import claim
 from tract_ray.training.keys import score_key, teacher_folder, teacher_key
 from tract_ray.training.loop import train
@@ -157,5 +156,5 @@ def score_teacher(
         score = Score(evaluator.metric, model.steps, samples, distance, model.sampler, model.nfe())
     else:
         score = Score(evaluator.metric, 0, samples, evaluator.noise_floor())
-    write_text(file, json.dumps({"about": {**about, **sampling}, "score": dataclasses.asdict(score)}, indent=1))
+    write_json(file, {"about": {**about, **sampling}, "score": dataclasses.asdict(score)})
     return score

@@ -18,7 +18,7 @@ from tract_ray.config import require
 from tract_ray.data import Dataset, datasets, sample_indices
 from tract_ray.data.on_disk import FOLDER_PREFIX, parse_folder
 from tract_ray.evaluation.extractors.extractor import FeatureExtractor, register
-from tract_ray.files import atomic_folder, read_safetensors, write_safetensors
+from tract_ray.files import atomic_folder, read_safetensors, write_json, write_safetensors
 
 FEATURES = 64
 RECIPE: dict[str, float] = {"version": 1, "batch": 128, "steps": 600, "lr": 3e-3, "seed": 0, "threads": 1}
@@ -106,7 +106,7 @@ def trained_classifier(dataset: Dataset, cache: Path) -> tuple[SmallClassifier, 
         accuracy = _train(network, dataset, recipe)
         with atomic_folder(folder, keep=True) as new:
             write_safetensors(new / "model.safetensors", network.state_dict())
-            (new / "config.json").write_text(json.dumps({"recipe": recipe, "train_accuracy": accuracy}, indent=2))
+            write_json(new / "config.json", {"recipe": recipe, "train_accuracy": accuracy})
     network.load_state_dict(read_safetensors(folder / "model.safetensors", "features"))
     network.eval().requires_grad_(False).to(dataset.images.device)
     fingerprint = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:12]
