@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tract_ray.config import InputError, require
-from tract_ray.networks.layers import replace_dropout
+from tract_ray.networks.layers import given, replace_dropout
 
 # The DDPM of Ho et al. 2020 for CIFAR-10, as diffusers describes it.
 DDPM_CIFAR10: dict[str, Any] = {
@@ -107,6 +107,5 @@ class DiffusersUNet(nn.Module):
 
     def _ask(self, x: Tensor, timestep: Tensor, labels: Tensor | None) -> Tensor:
         if self.num_classes:
-            require(labels is not None, "labels", "this network is class-conditional and needs labels")
-            return cast(Tensor, self.model(x, timestep, class_labels=labels).sample)
+            return cast(Tensor, self.model(x, timestep, class_labels=given(labels)).sample)
         return cast(Tensor, self.model(x, timestep).sample)

@@ -14,31 +14,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tract_ray.config import choose, require
+from tract_ray.config import choose
 from tract_ray.networks.edm_layers import (
     BlockStyle,
     EDMBlock,
     FourierEmbedding,
     Init,
     ResampleConv,
-    edm_decoder,
-    edm_encoder,
+    edm_blocks,
     edm_linear,
     edm_norm,
     positional_embedding,
 )
-from tract_ray.networks.layers import check_sizes
+from tract_ray.networks.layers import check_sizes, one_hot
+from tract_ray.networks.layout import unet_layout
 
 
 def noise_input(logsnr: Tensor) -> Tensor:
     """`c_noise = ln(sigma / alpha) / 4 = -logsnr / 8` (Karras et al. 2022, table 1)."""
     return -logsnr / 8
-
-
-def one_hot(labels: Tensor | None, classes: int, like: Tensor) -> Tensor:
-    """`(B, classes)` in the precision of `like`; a negative label, "no class", is a row of zeros."""
-    require(labels is not None, "labels", "this network is class-conditional and needs labels")
-    return (cast(Tensor, labels)[:, None] == torch.arange(classes, device=like.device)).to(like.dtype)
 
 
 def unaugmented(layer: nn.Module, like: Tensor) -> Tensor:
@@ -103,12 +97,13 @@ class SongUNet(nn.Module):
         self.map_layer1 = edm_linear(width, width, init)
 
         widths = [channels * multiplier for multiplier in multipliers]
-        layers, skips = edm_encoder(image_size, widths, blocks, attention, style, channels)
+        layout = unet_layout(image_size, channels, widths, blocks, attention, attend_last=True)
+        layers = edm_blocks(layout.down, style)
         first = {f"{image_size}x{image_size}_conv": ResampleConv(in_channels, channels, 3, init)}
         self.enc = nn.ModuleDict({**first, **layers})
         if encoder_type == "residual":
             self.enc = self._with_pyramid(self.enc, in_channels, init, taps)
-        self.dec = nn.ModuleDict(edm_decoder(image_size, widths, blocks, attention, style, skips, attend_all=False))
+        self.dec = nn.ModuleDict(edm_blocks([*layout.middle, *layout.up], style))
         self.dec[f"{image_size}x{image_size}_aux_norm"] = edm_norm(widths[0], style.eps)
         self.dec[f"{image_size}x{image_size}_aux_conv"] = ResampleConv(widths[0], out_channels, 3, style.init_zero)
 
@@ -202,10 +197,11 @@ class DhariwalUNet(nn.Module):
             nn.init.normal_(self.map_label.weight)
 
         widths = [channels * multiplier for multiplier in multipliers]
-        layers, skips = edm_encoder(image_size, widths, blocks, attention, style, widths[0])
+        layout = unet_layout(image_size, widths[0], widths, blocks, attention)
+        layers = edm_blocks(layout.down, style)
         first = {f"{image_size}x{image_size}_conv": ResampleConv(in_channels, widths[0], 3, init)}
         self.enc = nn.ModuleDict({**first, **layers})
-        self.dec = nn.ModuleDict(edm_decoder(image_size, widths, blocks, attention, style, skips, attend_all=True))
+        self.dec = nn.ModuleDict(edm_blocks([*layout.middle, *layout.up], style))
         self.out_norm = edm_norm(widths[0], style.eps)
         self.out_conv = ResampleConv(widths[0], out_channels, 3, zero)
 

@@ -6,7 +6,7 @@ Karras et al. 2022, appendix F. Parameters carry the names of the published chec
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tract_ray.networks.layers import Dropout
+from tract_ray.networks.layout import Place
 
 
 @dataclass(frozen=True)
@@ -175,44 +176,11 @@ class FourierEmbedding(nn.Module):
         return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
-def edm_encoder(
-    image_size: int, widths: Sequence[int], blocks: int, attention: Sequence[int], style: BlockStyle, width_first: int
-) -> tuple[dict[str, nn.Module], list[int]]:
-    """The blocks of the way down after the first convolution, and the widths of what they (and it) hand across."""
-    layers: dict[str, nn.Module] = {}
-    skips = [width_first]
-    for level, width in enumerate(widths):
-        size = image_size >> level
-        if level:
-            layers[f"{size}x{size}_down"] = EDMBlock(skips[-1], skips[-1], style, resample="down")
-            skips.append(skips[-1])
-        for index in range(blocks):
-            layers[f"{size}x{size}_block{index}"] = EDMBlock(skips[-1], width, style, attention=size in attention)
-            skips.append(width)
-    return layers, skips
-
-
-def edm_decoder(
-    image_size: int,
-    widths: Sequence[int],
-    blocks: int,
-    attention: Sequence[int],
-    style: BlockStyle,
-    skips: Sequence[int],
-    attend_all: bool,
-) -> dict[str, nn.Module]:
-    """The blocks of the middle and of the way up; `attend_all` or only the last block of a resolution attends."""
-    layers: dict[str, nn.Module] = {}
-    left, before = list(skips), widths[-1]
-    for level, width in reversed(list(enumerate(widths))):
-        size = image_size >> level
-        if level == len(widths) - 1:
-            layers[f"{size}x{size}_in0"] = EDMBlock(before, before, style, attention=True)
-            layers[f"{size}x{size}_in1"] = EDMBlock(before, before, style)
-        else:
-            layers[f"{size}x{size}_up"] = EDMBlock(before, before, style, resample="up")
-        for index in range(blocks + 1):
-            attend = size in attention and (attend_all or index == blocks)
-            layers[f"{size}x{size}_block{index}"] = EDMBlock(before + left.pop(), width, style, attention=attend)
-            before = width
-    return layers
+def edm_blocks(places: Iterable[Place], style: BlockStyle) -> dict[str, EDMBlock]:
+    """A block for each place of a layout, under the published names."""
+    return {
+        f"{at.size}x{at.size}_{at.name}": EDMBlock(
+            at.channels_in, at.channels, style, resample=at.resample, attention=at.attention
+        )
+        for at in places
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -91,6 +92,17 @@ def replace_dropout(network: nn.Module) -> None:
                 setattr(layer, name, Dropout(child.p))
 
 
+def given(labels: Tensor | None) -> Tensor:
+    """The `labels` of a class-conditional network; an `InputError` where there are none."""
+    require(labels is not None, "labels", "this network is class-conditional and needs labels")
+    return cast(Tensor, labels)
+
+
+def one_hot(labels: Tensor | None, classes: int, like: Tensor) -> Tensor:
+    """`(B, classes)` in the precision of `like`; a negative label, "no class", is a row of zeros."""
+    return (given(labels)[:, None] == torch.arange(classes, device=like.device)).to(like.dtype)
+
+
 class ClassEmbedding(nn.Module):
     """One dense layer on one-hot labels. A negative label is "no class" and embeds to the bias."""
 
@@ -99,8 +111,6 @@ class ClassEmbedding(nn.Module):
         self.num_classes = num_classes
         self.dense = linear(num_classes, features)
 
-    def forward(self, labels: Tensor) -> Tensor:
-        classes = torch.arange(self.num_classes, device=labels.device)
-        one_hot = (labels[:, None] == classes).to(next(self.dense.parameters()).dtype)
-        out: Tensor = self.dense(one_hot)
+    def forward(self, labels: Tensor | None) -> Tensor:
+        out: Tensor = self.dense(one_hot(labels, self.num_classes, next(self.dense.parameters())))
         return out

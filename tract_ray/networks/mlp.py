@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tract_ray.config import require
 from tract_ray.networks.layers import ClassEmbedding, Dropout, linear, noise_level, sinusoidal_embedding
 
 
@@ -55,8 +52,7 @@ class MLP(nn.Module):
     def forward(self, x: Tensor, logsnr: Tensor, labels: Tensor | None = None) -> Tensor:
         embedding = self.embed(sinusoidal_embedding(noise_level(logsnr), self.embedding))
         if self.embed_class is not None:
-            require(labels is not None, "labels", "this network is class-conditional and needs labels")
-            embedding = embedding + self.embed_class(cast(Tensor, labels))
+            embedding = embedding + self.embed_class(labels)
         h = self.dense_in(x.flatten(1))
         for block in self.blocks:
             h = block(h, embedding)

@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tract_ray.config import require
 from tract_ray.networks.layers import (
     ClassEmbedding,
     Dropout,
@@ -24,6 +23,7 @@ from tract_ray.networks.layers import (
     noise_level,
     sinusoidal_embedding,
 )
+from tract_ray.networks.layout import Place, unet_layout
 
 
 class ResidualBlock(nn.Module):
@@ -102,45 +102,28 @@ class UNet(nn.Module):
         self.embed = nn.Sequential(linear(channels, embedding), nn.SiLU(), linear(embedding, embedding))
         self.embed_class = ClassEmbedding(num_classes, embedding) if num_classes else None
 
-        def block(channels_in: int, width: int, resample: str = "") -> ResidualBlock:
-            return ResidualBlock(channels_in, width, embedding, dropout, resample)
+        def stage(place: Place) -> nn.ModuleList:
+            layers = nn.ModuleList(
+                [ResidualBlock(place.channels_in, place.channels, embedding, dropout, place.resample)]
+            )
+            if place.attention:
+                heads = place.channels // head_width if head_width else 1
+                layers.append(AttentionBlock(place.channels, heads))
+            return layers
 
-        def attend(width: int) -> AttentionBlock:
-            return AttentionBlock(width, width // head_width if head_width else 1)
-
-        def stage(channels_in: int, width: int, size: int) -> nn.ModuleList:
-            return nn.ModuleList([block(channels_in, width), *([attend(width)] if size in attention else [])])
-
-        size, width = image_size, channels
+        widths = [channels * multiplier for multiplier in multipliers]
+        layout = unet_layout(image_size, channels, widths, blocks, attention)
         self.conv_in = conv(in_channels, channels)
-        skips = [channels]
-        self.down = nn.ModuleList()
-        for level, multiplier in enumerate(multipliers):
-            for _ in range(blocks):
-                self.down.append(stage(width, channels * multiplier, size))
-                width = channels * multiplier
-                skips.append(width)
-            if level < len(multipliers) - 1:
-                self.down.append(nn.ModuleList([block(width, width, "down")]))
-                skips.append(width)
-                size //= 2
-        self.middle = nn.ModuleList([block(width, width), attend(width), block(width, width)])
-        self.up = nn.ModuleList()
-        for level, multiplier in reversed(list(enumerate(multipliers))):
-            for _ in range(blocks + 1):
-                self.up.append(stage(width + skips.pop(), channels * multiplier, size))
-                width = channels * multiplier
-            if level:
-                self.up.append(nn.ModuleList([block(width, width, "up")]))
-                size *= 2
-        self.norm_out = group_norm(width)
-        self.conv_out = conv(width, out_channels, scale=0)
+        self.down = nn.ModuleList(stage(place) for place in layout.down)
+        self.middle = nn.ModuleList(layer for place in layout.middle for layer in stage(place))
+        self.up = nn.ModuleList(stage(place) for place in layout.up)
+        self.norm_out = group_norm(widths[0])
+        self.conv_out = conv(widths[0], out_channels, scale=0)
 
     def forward(self, x: Tensor, logsnr: Tensor, labels: Tensor | None = None) -> Tensor:
         embedding = self.embed(sinusoidal_embedding(noise_level(logsnr), self.channels))
         if self.embed_class is not None:
-            require(labels is not None, "labels", "this network is class-conditional and needs labels")
-            embedding = embedding + self.embed_class(cast(Tensor, labels))
+            embedding = embedding + self.embed_class(labels)
 
         def run(layers: nn.ModuleList, h: Tensor) -> Tensor:
             for layer in layers:
