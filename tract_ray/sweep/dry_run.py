@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import optuna
 import torch
 from rich.console import Console
@@ -18,6 +16,7 @@ from tract_ray.search.study import CHANGES, anchors_of, enqueue_anchors, rungs, 
 from tract_ray.sweep.definition import Sweep
 from tract_ray.terminal import duration
 from tract_ray.training import find_teacher
+from tract_ray.training.forecast import timed_calls
 from tract_ray.training.run_config import build_for
 from tract_ray.training.stage_store import StageStore
 
@@ -131,18 +130,7 @@ def _probe(sweep: Sweep) -> tuple[float, float, int]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        x, logsnr = torch.randn(PROBE, *shape), torch.zeros(PROBE)
-        labels = torch.zeros(PROBE, dtype=torch.int64) if classes else None
-
-        def timed(train: bool) -> float:
-            started = time.perf_counter()
-            with torch.set_grad_enabled(train):
-                out = network(x, logsnr, labels)
-                if train:
-                    out.square().mean().backward()
-            return (time.perf_counter() - started) / PROBE
-
-        timed(True)
-        return min(timed(False) for _ in range(3)), min(timed(True) for _ in range(3)), count_parameters(network)
+        forward, backward = timed_calls(network, shape, classes, torch.device("cpu"), PROBE)
+        return forward, backward, count_parameters(network)
     finally:
         torch.set_num_threads(threads)

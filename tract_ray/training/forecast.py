@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from tract_ray.data import dataset_info
 from tract_ray.distillation import methods, phase_at
 from tract_ray.networks import count_parameters
 from tract_ray.training.paths import Paths
-from tract_ray.training.run_config import NetworkConfig, RunConfig, build_for
+from tract_ray.training.run_config import RunConfig, build_for
 from tract_ray.training.scoring import evaluation_marks
 from tract_ray.training.teacher import find_teacher
 from tract_ray.training.worker import Worker
@@ -84,7 +85,8 @@ def forecast(run: RunConfig, paths: Paths, worker: Worker | None = None) -> Fore
     classes = model.num_classes if model else (info.num_classes if run.teacher.conditional else 0)
     prediction = model.denoiser.prediction if model else run.teacher.training.prediction
     student = run.student or teacher_network
-    call, update = _timed(student, shape, prediction, classes, worker.device)
+    network, device = build_for(student, shape, prediction, classes, seed=0).to(worker.device), worker.device
+    call, update = timed_calls(network, shape, classes, device, PROBE.get(device.type, 16))
     images = [phase.steps * config.batch for phase in phases]
     marks = evaluation_marks(phases, run.evaluation.per_phase)
     scores = run.evaluation.on(info.name)
@@ -102,7 +104,7 @@ def forecast(run: RunConfig, paths: Paths, worker: Worker | None = None) -> Fore
         updates=phases[-1].end,
         calls=sum(kind.other_calls(config, p) * count for p, count in zip(phases, images, strict=True)),
         evaluation_calls=scored,
-        parameters=_parameters(student, shape, prediction, classes),
+        parameters=count_parameters(network),
         teacher="found" if model else f"to be trained first, with {run.teacher.training.samples:,} images",
         device=torch.cuda.get_device_name(worker.device) if worker.device.type == "cuda" else "CPU",
         seconds_a_call=call,
@@ -110,17 +112,10 @@ def forecast(run: RunConfig, paths: Paths, worker: Worker | None = None) -> Fore
     )
 
 
-def _parameters(network: NetworkConfig, shape: tuple[int, int, int], prediction: str, classes: int) -> int:
-    with torch.device("meta"):
-        return count_parameters(build_for(network, shape, prediction, classes, seed=None))
-
-
-def _timed(
-    config: NetworkConfig, shape: tuple[int, int, int], prediction: str, classes: int, device: torch.device
+def timed_calls(
+    network: nn.Module, shape: tuple[int, int, int], classes: int, device: torch.device, size: int
 ) -> tuple[float, float]:
-    """Seconds an image of a forward call and of a training step, the better of two after a first one."""
-    network = build_for(config, shape, prediction, classes, seed=0).to(device)
-    size = PROBE.get(device.type, 16)
+    """Seconds an image of a forward call and of a training step, each the best of three, in batches of `size`."""
     x, logsnr = torch.randn(size, *shape, device=device), torch.zeros(size, device=device)
     labels = torch.zeros(size, dtype=torch.int64, device=device) if classes else None
 
@@ -135,4 +130,4 @@ def _timed(
         return (time.perf_counter() - begun) / size
 
     timed(True)
-    return min(timed(False) for _ in range(2)), min(timed(True) for _ in range(2))
+    return min(timed(False) for _ in range(3)), min(timed(True) for _ in range(3))
