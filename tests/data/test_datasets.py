@@ -69,7 +69,7 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(InputError) as caught:
         dataset_info("digit16")
     assert str(caught.value) == (
-        "dataset: unknown 'digit16'; did you mean 'digits16'? (choose from cifar10, digits, digits16, imagenet64), "
+        f"dataset: unknown 'digit16'; did you mean 'digits16'? (choose from {', '.join(sorted(datasets))}), "
         "or folder:PATH@SIZE for images on disk"
     )
 
