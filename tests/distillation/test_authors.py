@@ -96,8 +96,8 @@ def script() -> list[Script]:
 
 @pytest.fixture(scope="module")
 def few(script: list[Script]) -> Outcome:
-    """TRACT in twelve steps."""
-    return authors.tract(*networks("tract-cifar10"), script[:12], SCHEDULE, 2e-4)
+    """TRACT in eight steps."""
+    return authors.tract(*networks("tract-cifar10"), script[:8], SCHEDULE, 2e-4)
 
 
 def test_tract(script: list[Script], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +125,7 @@ def test_tract(script: list[Script], tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_another_choice_is_another_training(
     change: dict[str, Any], few: Outcome, script: list[Script], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = ours("tract-cifar10", script[:12], tmp_path, monkeypatch, time_schedule=SCHEDULE, **change)
+    found = ours("tract-cifar10", script[:8], tmp_path, monkeypatch, time_schedule=SCHEDULE, **change)
     with pytest.raises(AssertionError):
         agree("tract-cifar10", found, few)
 

@@ -35,6 +35,10 @@ def test_the_numbers_are_the_papers() -> None:
     assert [p.steps for p in recipes["btd-cifar10"].method.phases()] == [50_000] * 11 + [100_000] * 2
     assert next(p.teacher_steps for p in recipes["btd-cifar10"].method.phases()) == 8192
     assert len(recipes["btd-imagenet64"].method.phases()) == 10
+    kd = recipes["kd-60m-19m"]
+    schedule = [(p.teacher_steps, p.student_steps, p.steps) for p in kd.method.phases()]
+    third = 336 * M // 256 // 3
+    assert schedule == [(1024, 32, third + 1), (32, 32, third), (32, 1, third - 1)]
     assert steps["moment-matching-imagenet64"] == 200_000
     assert steps["edm-cifar10"] * 512 == 200_000_000
 

@@ -63,7 +63,8 @@ def planned(
         return RunConfig(teacher=taught, method=own, evaluation=EvaluationConfig(**scoring), **about)
     kind = chosen.method.kind
     require(method in (None, kind), "method", f"{method} is not that of the recipe {chosen.name}, {kind}")
-    return chosen.run(taught, changes, evaluation=replace(chosen.evaluation, **scoring), **about)
+    scores = replace(chosen.evaluation_on(taught.dataset, network), **scoring)
+    return chosen.run(taught, changes, network, evaluation=scores, **about)
 
 
 def _teacher(

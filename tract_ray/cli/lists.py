@@ -72,7 +72,11 @@ def list_recipes(
             "updates": r.method.steps,
             "published": r.published or "-",
             "measured with": r.measured_with or "-",
-            **({"what": r.what, "sources": r.sources, "notes": list(r.notes)} if as_json else {}),
+            **(
+                {"extractor": r.evaluation.features, "what": r.what, "sources": r.sources, "notes": list(r.notes)}
+                if as_json
+                else {}
+            ),
         }
         for r in recipes.values()
     ]

@@ -34,6 +34,7 @@ from tract_ray.config import config_hash, to_dict
 from tract_ray.data.on_disk import with_options
 from tract_ray.training import Paths
 from tract_ray.training.forecast import forecast
+from tract_ray.training.recipes import find_recipe
 
 app = typer.Typer()
 
@@ -152,8 +153,11 @@ def distill(
         "seed": seed,
         "settings": own,
     }
+    run = planned(**asked)
+    scaling = find_recipe(recipe).scaling(run.teacher.dataset, network) if recipe else ""
+    if scaling:
+        print(scaling, file=progress(as_json))
     if dry_run:
-        run = planned(**asked)
         foreseen = forecast(run, Paths.at(storage, data_root), worker_on(device, threads))
         show({**foreseen.to_json(), "config": to_dict(run)}, as_json, "\n".join(foreseen.lines()))
         return

@@ -7,8 +7,6 @@ import torch
 from rich.console import Console
 
 from tract_ray.analysis.ledger import Ledger, banked, ledger_of, show_ledger
-from tract_ray.data import dataset_info
-from tract_ray.networks import count_parameters
 from tract_ray.search.jobs import JobQueue
 from tract_ray.search.rehearsal import Rehearsal, RehearsedStages, by_chance
 from tract_ray.search.space import ROW, apply_changes
@@ -16,11 +14,9 @@ from tract_ray.search.study import CHANGES, anchors_of, enqueue_anchors, rungs, 
 from tract_ray.sweep.definition import Sweep
 from tract_ray.terminal import duration
 from tract_ray.training import find_teacher
-from tract_ray.training.forecast import timed_calls
-from tract_ray.training.run_config import build_for
+from tract_ray.training.forecast import forecast
 from tract_ray.training.stage_store import StageStore
 
-PROBE = 16  # images of the batch that is timed
 CHANCES = 4  # rehearsals of a sweep that stops trials
 
 
@@ -38,7 +34,7 @@ def print_plan(sweep: Sweep, console: Console) -> None:
         console.print(f"budget: {search.budget.describe()}")
     ledger = foresee(sweep)
     show_ledger(ledger, console)
-    _print_time(sweep, ledger.trained, found, console)
+    _print_time(sweep, ledger.trained, console)
     console.print(f"nothing was run; the sweep would be {sweep.folder}, the record {sweep.mlflow_uri}")
 
 
@@ -70,19 +66,20 @@ def _print_run(sweep: Sweep, console: Console) -> None:
     console.print(f"  {sweep.request.describe()}; early stopping: {stopping}; {search.repeats} seed(s) each")
 
 
-def _print_time(sweep: Sweep, trained: int, found: bool, console: Console) -> None:
+def _print_time(sweep: Sweep, trained: int, console: Console) -> None:
     """About how long it takes to train so many images, and the teacher unless it was found."""
-    run = sweep.run
-    forward, backward, parameters = _probe(sweep)
-    # A TRACT step calls the teacher and the self-teacher forward, the student forward and backward.
-    image = (2 * forward + backward) / sweep.request.workers
-    trial = run.method.samples * image
-    taught = 0.0 if found else run.teacher.training.samples * backward
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        foreseen = forecast(sweep.run, sweep.paths)
+    finally:
+        torch.set_num_threads(threads)
+    trial, taught = (3600 * h for h in (foreseen.training_hours / sweep.request.workers, foreseen.teacher_hours))
     parallel = max(1, sweep.concurrency)
-    whole = taught + trained * image / parallel
+    whole = taught + trial * trained / foreseen.images / parallel
     console.print(
-        f"about {duration(trial)} a trial of {parameters:,} parameters and {duration(taught)} for the teacher on a CPU "
-        f"core like this one, {duration(whole)} in all at {parallel} at once, evaluation not counted"
+        f"about {duration(trial)} a trial of {foreseen.parameters:,} parameters and {duration(taught)} for the teacher "
+        f"on a CPU core like this one, {duration(whole)} in all at {parallel} at once, evaluation not counted"
     )
 
 
@@ -114,23 +111,3 @@ def foresee(sweep: Sweep) -> Ledger:
         for name in ("naive", "trained", "stopped", "bank")
     )
     return Ledger(naive, trained, stopped, naive - stopped - trained, bank, 0.0)
-
-
-def _probe(sweep: Sweep) -> tuple[float, float, int]:
-    """Seconds an image of a forward call and of a training step, measured here, and the number of parameters."""
-    teacher = sweep.run.teacher
-    model = find_teacher(teacher, sweep.paths)
-    if model is not None:
-        network, shape, classes = model.denoiser.module.requires_grad_(True), model.shape, model.num_classes
-    else:
-        assert teacher.network is not None  # only a teacher that lies in a folder has none, and that was found
-        info = dataset_info(teacher.dataset)
-        shape, classes = info.shape, info.num_classes if teacher.conditional else 0
-        network = build_for(teacher.network, shape, teacher.training.prediction, classes, seed=0)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        forward, backward = timed_calls(network, shape, classes, torch.device("cpu"), PROBE)
-        return forward, backward, count_parameters(network)
-    finally:
-        torch.set_num_threads(threads)

@@ -161,11 +161,13 @@ class Options:
         """The run that every trial starts from (the chosen method by default), scored `per_phase` times in a phase."""
         asked = {"samples": self.evaluation_samples, "features": self.features or None}
         given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-        evaluation = self._recipe.evaluation if self._recipe else EvaluationConfig()
+        method, data, recipe = method or self.method(), self.taught.dataset, self._recipe
+        evaluation = recipe.evaluation_on(data, self.network) if recipe else EvaluationConfig()
+        students = recipe.students_on(data, self.network) if recipe and method.kind == recipe.method.kind else {}
         return RunConfig(
             teacher=self.taught,
-            method=method or self.method(),
+            method=method,
             evaluation=replace(evaluation, per_phase=per_phase, **given),
-            student=self._recipe.student if self._recipe else None,
             seed=self.seed,
+            **students,
         )

@@ -12,6 +12,7 @@ from tract_ray.config import InputError, choose, from_dict, require, to_dict
 from tract_ray.data import dataset_info
 from tract_ray.distillation import MethodConfig
 from tract_ray.files import read_json
+from tract_ray.networks.sizing import third
 from tract_ray.training.recipes.by_data import teacher_recipe
 from tract_ray.training.run_config import EvaluationConfig, NetworkConfig, RunConfig, TeacherConfig
 
@@ -20,9 +21,13 @@ from tract_ray.training.run_config import EvaluationConfig, NetworkConfig, RunCo
 class Recipe:
     """Every setting of a run, and where each comes from.
 
-    `method` trains the student; for a teacher's recipe it is the teacher's own training. `published` is the distance
-    in the paper and `measured_with` how it was measured; `sources` say for each setting where its number is written,
-    `[U]` where we only know it second-hand; `notes` say what this package does otherwise.
+    `method` trains the student; for a teacher's recipe it is the teacher's own training. `student` and `students` are
+    those of a `RunConfig`. `published` is the distance in the paper and `measured_with` how it was measured;
+    `sources` say for each setting where its number is written, `[U]` where we only know it second-hand; `notes` say
+    what this package does otherwise.
+
+    With a `network` named, a recipe is scaled to it: where a student is smaller than its teacher, it gets a third of
+    the network's parameters; on other data than the recipe's, those choose the extractor and the number of images.
     """
 
     name: str
@@ -30,6 +35,7 @@ class Recipe:
     teacher: TeacherConfig
     method: MethodConfig
     student: NetworkConfig | None = None
+    students: tuple[NetworkConfig | None, ...] = ()
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     published: str = ""
     measured_with: str = ""
@@ -38,7 +44,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name in self.sources:
-            choose("sources", name, [*(f.name for f in fields(self.method)), "network", "student", "evaluation"])
+            choose("sources", name, [*(f.name for f in fields(self.method)), "network", "students", "evaluation"])
 
     @property
     def trains_teachers(self) -> bool:
@@ -81,13 +87,46 @@ class Recipe:
             f"{self.name} is for images {sizes[0]}, but {what} has {sizes[1]}; name a --network to scale it to them",
         )
 
-    def run(self, teacher: TeacherConfig, changes: Mapping[str, Any], **more: Any) -> RunConfig:
+    def run(
+        self, teacher: TeacherConfig, changes: Mapping[str, Any], network: str | None = None, **more: Any
+    ) -> RunConfig:
         """The run of this recipe with `teacher`; `more` are fields of a `RunConfig`, None ones are left out."""
-        given = {name: value for name, value in more.items() if value is not None}
+        given = {name: value for name, value in more.items() if value is not None and value != ()}
         require(not self.trains_teachers, "recipe", f"{self.name} trains teachers; use `tract-ray teacher --recipe`")
-        own = None if given.get("students") else self.student
-        settings = {"student": own, "evaluation": self.evaluation, **given}
+        settings: dict[str, Any] = {"evaluation": self.evaluation_on(teacher.dataset, network), **given}
+        if not {"student", "students"} & set(given):
+            settings |= self.students_on(teacher.dataset, network)
         return RunConfig(teacher=teacher, method=self.changed(changes), **settings)
+
+    def students_on(self, dataset: str, network: str | None) -> dict[str, Any]:
+        """A run's `student` and `students`."""
+        if network is None or not (self.student or self.students):
+            return {"student": self.student, "students": self.students}
+        info = dataset_info(dataset)
+        classes = info.num_classes if self.teacher.conditional else 0
+        small = NetworkConfig(name=network, options=third(network, {}, info.shape, classes))
+        return {"student": self.student and small, "students": tuple(named and small for named in self.students)}
+
+    def evaluation_on(self, dataset: str, network: str | None) -> EvaluationConfig:
+        """How its students are scored on `dataset`: as published, unless it is scaled to other data."""
+        if not self.is_scaled(dataset, network):
+            return self.evaluation
+        rung = EvaluationConfig().rung_samples
+        return replace(self.evaluation, features="", samples=None, labels=None, rung_samples=rung)
+
+    def is_scaled(self, dataset: str, network: str | None) -> bool:
+        """Whether it is used on other data by a network that was named for them."""
+        return network is not None and dataset != self.teacher.dataset
+
+    def scaling(self, dataset: str, network: str | None) -> str:
+        """What a person is told of a recipe that is scaled, "" where it is not."""
+        if not self.is_scaled(dataset, network):
+            return ""
+        scores = self.evaluation_on(dataset, network).on(dataset)
+        return (
+            f"{self.name} is scaled to {network} on {dataset}: {scores.features} on {scores.samples:,} images scores "
+            f"it by default, which compares with nothing published"
+        )
 
     def to_json(self) -> str:
         """The text of its file."""

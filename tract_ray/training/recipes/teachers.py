@@ -9,7 +9,7 @@ from tract_ray.training.recipes.by_data import PAPER_TEACHER
 from tract_ray.training.recipes.recipe import Recipe
 from tract_ray.training.run_config import EvaluationConfig, NetworkConfig, TeacherConfig
 
-EVALUATION = EvaluationConfig(samples=50_000)
+EVALUATION = EvaluationConfig(features="inception_legacy_tensorflow", samples=50_000, labels="random")
 EDM_HALF_LIFE = 500_000  # images
 
 

@@ -11,7 +11,7 @@ from tract_ray.training.recipes.teachers import BTD_CIFAR10, BTD_IMAGENET64, EDM
 from tract_ray.training.run_config import EvaluationConfig, NetworkConfig
 
 MEASURED = "pytorch-fid's Inception weights, torch's bilinear resizing, 50,000 images, labels drawn"
-EVALUATION = EvaluationConfig(samples=50_000, rung_samples=5_000)
+EVALUATION = EvaluationConfig(features="inception_legacy_pytorch", samples=50_000, rung_samples=5_000, labels="random")
 
 VP: dict[str, Any] = {
     "time_schedule": (1024, 32, 1),
@@ -138,14 +138,19 @@ TRACT = (
         CIFAR10,
         name="kd-60m-19m",
         what="knowledge distillation of BTD's teacher of CIFAR-10 into 19.4M parameters",
-        method=replace(CIFAR10.method, samples=336 << 20),
-        student=NetworkConfig(name="unet_cifar10_small"),
+        method=replace(CIFAR10.method, time_schedule=(1024, 32, 32, 1), samples=336 << 20),
+        students=(None, NetworkConfig(name="unet_cifar10_small"), None),
         published="FID 6.47 in 1 step (60.0M: 5.02)",
         sources={
             **VP_SOURCES,
-            "time_schedule": "paper: 1024,32,32,1, the middle phase into the small network [U]; here 1024,32,1 into it",
+            "time_schedule": "paper: 1024,32,32,1, the phase of equal steps into the small network [U]",
             "samples": "paper: 336M [U]",
-            "student": "paper, section 4.4: 19.4M parameters; the architecture by their number",
+            "students": "paper, section 4.4: 19.4M parameters; the architecture by their number",
         },
+        notes=(
+            *NOTES,
+            "no program of it is public: phases of equal length; the small network starts from the layers that it "
+            "shares with the large one, with fresh moments and averages",
+        ),
     ),
 )
