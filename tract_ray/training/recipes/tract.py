@@ -138,7 +138,7 @@ TRACT = (
         CIFAR10,
         name="kd-60m-19m",
         what="knowledge distillation of BTD's teacher of CIFAR-10 into 19.4M parameters",
-        method=replace(CIFAR10.method, time_schedule=(1024, 32, 32, 1), samples=336 << 20),
+        method=TractConfig(**{**VP, "time_schedule": (1024, 32, 32, 1), "samples": 336 << 20}),
         students=(None, NetworkConfig(name="unet_cifar10_small"), None),
         published="FID 6.47 in 1 step (60.0M: 5.02)",
         sources={
