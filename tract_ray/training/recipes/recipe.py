@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from tract_ray.config import InputError, choose, from_dict, require, to_dict
+from tract_ray.config import choose, from_dict, require, to_dict
 from tract_ray.data import dataset_info
 from tract_ray.distillation import MethodConfig
 from tract_ray.files import read_json
@@ -143,8 +143,5 @@ def find_recipe(name: str | Path) -> Recipe:
     if path.suffix == ".json" or path.is_file():
         require(path.is_file(), "recipe", f"there is no file {path}")
         content = read_json(path, "recipe")
-        try:
-            return from_dict(Recipe, content, field="recipe")
-        except TypeError as error:
-            raise InputError(f"recipe: {path} is no recipe ({error})") from None
+        return from_dict(Recipe, content, field="recipe")
     return recipes[choose("recipe", str(name), recipes)]
