@@ -98,7 +98,7 @@ def test_a_seed_that_fails_fails_its_trial(tmp_path: Path) -> None:
     driver = Driver(tmp_path / "study.db", trials=1, repeats=5)
     driver.finish(driver.ask(), 3.0)
     second, third, fourth = (driver.ask() for _ in range(3))
-    driver.searcher.on_trial_complete(second.name, None, error=True)
+    driver.searcher.on_trial_complete(second.name, {"failed": "loss is not finite at step 3 (lr 1e+09)"})
     assert driver.waits()
     driver.finish(third, 3.0)
     driver.stop(fourth, 512, 9.0)

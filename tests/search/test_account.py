@@ -55,8 +55,8 @@ def check(queue: JobQueue, rehearsal: Rehearsal) -> None:
         longest = 64 * 48
         assert account.total("device_seconds") <= budget.seconds + rehearsal.slots * longest / SPEED
     ledger = ledger_of(account)
-    assert ledger.naive - ledger.stopped - ledger.shared == ledger.trained
-    assert min(ledger.stopped, ledger.shared, account.promised) >= 0
+    assert ledger.naive - ledger.stopped - ledger.failed - ledger.shared == ledger.trained
+    assert min(ledger.stopped, ledger.failed, ledger.shared, account.promised) >= 0
     stages = account.by_stage().values()
     assert (sum(seen for seen, _ in stages), sum(t for _, t in stages)) == (account.total("samples"), trained)
     assert account.foreseen(0) >= account.total("samples")

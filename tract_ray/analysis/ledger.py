@@ -15,8 +15,8 @@ from tract_ray.terminal import duration, print_table
 class Ledger:
     """Training images. `naive` is the sum of all rows trained whole, each seed by itself; `trained` what was trained.
 
-    The difference is what `stopped` trials did not see, and what others had trained already (`shared`). `bank` is
-    not part of it: the images that the further mu_i which were scored would cost as runs of their own.
+    The difference is what `stopped` and `failed` trials did not see, and what others had trained already (`shared`).
+    `bank` is not part of it: the images that the further mu_i which were scored would cost as runs of their own.
     """
 
     naive: int
@@ -27,6 +27,7 @@ class Ledger:
     device_seconds: float
     wall_seconds: float = 0.0
     slots: int = 1
+    failed: int = 0
 
     @property
     def overhead(self) -> float:
@@ -50,7 +51,9 @@ def ledger_of(account: Account, bank: int = 0, wall_seconds: float = 0.0, slots:
     """The ledger of a sweep with this account; `bank` as in `Ledger`."""
     naive = sum(entry.whole for entry in account.entries.values())
     seen, trained, seconds = (account.total(name) for name in COST)
-    return Ledger(naive, int(trained), naive - int(seen), account.shared, bank, seconds, wall_seconds, slots)
+    lost = account.lost
+    stopped = naive - int(seen) - lost
+    return Ledger(naive, int(trained), stopped, account.shared, bank, seconds, wall_seconds, slots, lost)
 
 
 def banked(account: Account, averages: Mapping[int, int]) -> int:
@@ -68,6 +71,7 @@ def show_ledger(ledger: Ledger, console: Console) -> None:
     parts = {
         "every row by itself": ledger.naive,
         "not seen: stopped early": -ledger.stopped,
+        **({"not seen: failed": -ledger.failed} if ledger.failed else {}),
         "not trained again: shared stages": -ledger.shared,
         "trained": ledger.trained,
     }

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from tract_ray.files import read_json
 from tract_ray.search.seeds import pooled
 from tract_ray.search.space import ROW
-from tract_ray.search.study import ANCHOR, CHANGES, COSTS, CUT
+from tract_ray.search.study import ANCHOR, CHANGES, COSTS, CUT, FAILED
 from tract_ray.search.trial_name import trial_name
 from tract_ray.training import RunResult
 from tract_ray.training.result import RESULT
@@ -29,7 +29,7 @@ class TrialRow:
     """One trial. With several seeds, `distance` and `distances` (by mu_i) are means; `seeds` has each one's distance.
 
     A stopped trial has the last score it reported. `samples` are those of one seed; `costs` by seed are what it saw
-    (`samples`), what it `trained` itself, and its `device_seconds`.
+    (`samples`), what it `trained` itself, and its `device_seconds`. `reason` says why it failed.
     """
 
     name: str
@@ -45,6 +45,7 @@ class TrialRow:
     seeds: tuple[float, ...] = ()
     parameters: int = 0
     costs: tuple[dict[str, float], ...] = ()
+    reason: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data: what `summary.json` holds, in the sweep's folder and in MLflow."""
@@ -74,6 +75,8 @@ def status_of(trial: optuna.Trial | optuna.trial.FrozenTrial, state: TrialState,
         changes = trial.user_attrs.get(CHANGES, {})
         parts = len(changes.get("method.mu_s_path", ()))
         return PASSED_ON if 0 < changes.get("parts", 0) < parts else STATES[state.name]
+    if state == TrialState.RUNNING and trial.user_attrs.get(FAILED):
+        return STATES["FAIL"]
     return CUT_SHORT if cut else STATES.get(state.name, "")
 
 
@@ -97,6 +100,7 @@ def read_row(trial: optuna.trial.FrozenTrial, trials: Path) -> TrialRow | None:
         distance=trial.values[0] if trial.values else (steps[max(steps)] if steps else None),
         anchor=bool(attributes.get(ANCHOR)),
         costs=tuple(costs.values()),
+        reason=attributes.get(FAILED, "") if status == "failed" else "",
     )
     if status not in ("finished", CUT_SHORT, PASSED_ON):
         return row

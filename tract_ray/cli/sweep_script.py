@@ -12,7 +12,7 @@ from typer import Option
 
 from tract_ray.cli.arguments import SCORED, Features, FromRecipe, Setting, settings
 from tract_ray.cluster.resources import Request
-from tract_ray.search.study import Search
+from tract_ray.search.study import MACHINE, Search
 from tract_ray.sweep.definition import Sweep, SweepResult
 from tract_ray.sweep.driver import run_sweep
 from tract_ray.sweep.dry_run import print_plan
@@ -101,6 +101,7 @@ def sweep_app(script: Script) -> typer.Typer:
         cpus_per_worker: Annotated[int, Option(help="CPUs of each.")] = Request.cpus,
         gpus_per_worker: Annotated[int, Option(help="GPUs of each.")] = Request.gpus,
         concurrency: Annotated[int, Option(help="Trials at once; 0: as many as fit.")] = Sweep.concurrency,
+        retries: Annotated[int, Option(help="How often a trial that a machine failed is begun again.")] = Sweep.retries,
         wait_for_nodes: Annotated[
             float, Option(help="Seconds to wait for nodes of a cluster that grows, while no trial fits.")
         ] = Sweep.wait_for_nodes,
@@ -157,6 +158,7 @@ def sweep_app(script: Script) -> typer.Typer:
             warm_start=[part for part in (warm_start or "").split(",") if part],
             request=Request(workers_per_trial, cpus_per_worker, gpus_per_worker),
             concurrency=concurrency,
+            retries=retries,
             wait_for_nodes=wait_for_nodes,
             ray_address=ray_address,
             paths=Paths.at(storage, data_root, checkpoint_seconds),
@@ -183,9 +185,14 @@ def sweep_app(script: Script) -> typer.Typer:
 def _failures(sweep: Sweep, result: SweepResult) -> str:
     """How many trials failed, and why the first of them did."""
     first = result.failed[0]
+    reason = next(row.reason for row in result.rows if row.name == first)
+    machine = reason == MACHINE
+    if reason and not machine:
+        return f"{len(result.failed)} of {len(result.rows)} trials failed; {first}: {reason}"
     seeds = sorted((sweep.folder / "trials").glob(f"{first}*/error.txt"))  # it may be a further seed that failed
     named = seeds[0].parent.name if seeds else first
     reason = seeds[0].read_text().strip().splitlines()[-1] if seeds else "its worker died"
+    reason += "; --resume tries it again" if machine else ""
     return f"{len(result.failed)} of {len(result.rows)} trials failed; {named}: {reason}"
 
 

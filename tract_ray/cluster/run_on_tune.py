@@ -20,10 +20,12 @@ def run_on_tune(
     folder: Path,
     paths: Paths,
     request: Request,
+    retries: int,
 ) -> None:
     """Let Tune run what `searcher` hands out, until it says that there is no more.
 
-    `folder` is the sweep's: its trials are below `trials/`, and what Tune keeps is below `tune/`.
+    A run that a machine fails is begun again up to `retries` times: it continues from its folder. `folder` is the
+    sweep's: its trials are below `trials/`, and what Tune keeps is below `tune/`.
     """
     attempt = 1 + sum(1 for _ in (folder / "tune").glob("attempt-*"))
     tune.Tuner(
@@ -44,7 +46,7 @@ def run_on_tune(
         run_config=tune.RunConfig(
             name=f"attempt-{attempt:03d}",
             storage_path=str(folder / "tune"),
-            failure_config=tune.FailureConfig(max_failures=1),
+            failure_config=tune.FailureConfig(max_failures=retries),
             verbose=0,
         ),
     ).fit()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,16 @@ import torch
 
 from tract_ray.cluster.reports import tell_tune
 from tract_ray.cluster.train_workers import run_with_workers
-from tract_ray.config import from_dict
+from tract_ray.config import InputError, RunFailed, from_dict
 from tract_ray.training import Paths, RunConfig, Worker, default_device, run_distillation
 
 
 def run_trial(config: dict[str, Any]) -> None:
-    """Tune's trainable. `config`: `name`, `run` (JSON), `folder` of all trials, `paths`, `workers`, `cpus`, `gpus`."""
+    """Tune's trainable. `config`: `name`, `run` (JSON), `folder` of all trials, `paths`, `workers`, `cpus`, `gpus`.
+
+    What its configuration cannot do is reported as the last result (`failed`: why), and is over. Whatever else goes
+    wrong is the machine's, and raised: Tune begins the run again.
+    """
     run = from_dict(RunConfig, json.loads(config["run"]))
     folder = Path(config["folder"]) / config["name"]
     paths = Paths.from_plain(config["paths"])
@@ -29,7 +34,29 @@ def run_trial(config: dict[str, Any]) -> None:
             torch.set_num_threads(config["cpus"])
             device = default_device() if config["gpus"] else torch.device("cpu")
             run_distillation(run, paths, folder, worker=Worker(device=device), report=tell_tune)
-    except Exception:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "error.txt").write_text(traceback.format_exc())
-        raise
+    except Exception as error:
+        with suppress(OSError):  # a full disk must not hide what went wrong
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "error.txt").write_text(traceback.format_exc())
+        reason = configuration_error(error)
+        if reason is None:
+            raise
+        tell_tune({"failed": reason})
+
+
+def configuration_error(error: BaseException) -> str | None:
+    """The line that says why a run's configuration cannot come to its end; None if `error` is of another kind.
+
+    What workers raise reaches their driver as the cause of errors of Ray's.
+    """
+    seen: list[BaseException] = []
+    todo: list[Any] = [error]
+    while todo:
+        each = todo.pop()
+        if not isinstance(each, BaseException) or each in seen:
+            continue
+        if isinstance(each, InputError | RunFailed):
+            return str(getattr(each, "cause", each))
+        seen.append(each)
+        todo += [each.__cause__, getattr(each, "cause", None), *getattr(each, "worker_failures", {}).values()]
+    return None

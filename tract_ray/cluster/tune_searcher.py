@@ -68,12 +68,14 @@ class StudySearcher(Searcher):  # type: ignore[misc]
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """A report of a run, which may come twice."""
+        if "failed" in result:
+            return  # its last one, of no scores
         self.queue.report(self.live[trial_id], result)
 
     def should_stop(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Whether the pruner gives the trial up, or the budget is spent."""
         job = self.live.get(trial_id)
-        return job is not None and self.queue.must_stop(job, result)
+        return job is not None and "failed" not in result and self.queue.must_stop(job, result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell the study how the run ended. A stopped trial is PRUNED: its last score is not its final one."""
@@ -81,7 +83,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         if job is None:
             return
         result = result or {}
-        if error or "distance" not in result:
+        if error or "distance" not in result:  # of the configuration's making where it says why it `failed`
             state = TrialState.FAIL
         elif result.get("finished"):
             state = TrialState.COMPLETE

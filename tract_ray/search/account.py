@@ -71,11 +71,15 @@ class Entry:
 
 
 class Account:
-    """The entries of all runs by (trial, seed), and whether the `budget` has room for more."""
+    """The entries of all runs by (trial, seed), and whether the `budget` has room for more.
+
+    `failed` are the numbers of the trials that ended before their time and were not stopped.
+    """
 
     def __init__(self, budget: Budget | None = None) -> None:
         self.budget = budget
         self.entries: dict[tuple[int, int], Entry] = {}
+        self.failed: set[int] = set()
 
     def total(self, cost: str) -> float:
         """What all runs have had of one of `COST`."""
@@ -90,6 +94,11 @@ class Account:
     def shared(self) -> int:
         """Images that runs saw and did not train."""
         return int(self.total("samples") - self.total("trained"))
+
+    @property
+    def lost(self) -> int:
+        """Images that the failed trials did not see."""
+        return sum(entry.ahead for (trial, _), entry in self.entries.items() if trial in self.failed)
 
     def of(self, trial: int) -> list[Entry]:
         """A trial's seeds, first to last."""

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tract_ray.search.account import Account, Entry
 from tract_ray.search.seeds import pooled
 from tract_ray.search.space import Space, apply_changes
-from tract_ray.search.study import ANCHOR, CHANGES, COSTS, CUT, Search, rungs
+from tract_ray.search.study import ANCHOR, CHANGES, COSTS, CUT, FAILED, MACHINE, Search, rungs
 from tract_ray.search.trial_name import trial_name
 from tract_ray.search.warm_start import own_trials
 from tract_ray.training import RunConfig
@@ -134,7 +134,8 @@ class JobQueue:
 
         When a seed fails or is stopped, no other is begun, and the trial ends so. It ends with the last of those that
         run by then: the study keeps their costs, and takes nothing of a trial that has ended. A trial that the budget
-        cut is not over: a sweep that goes on with a larger one continues it.
+        cut is not over: a sweep that goes on with a larger one continues it. So it is with one that failed, unless
+        `result` says why its configuration cannot come to an end (`failed`).
         """
         number, complete = job.trial.number, state == TrialState.COMPLETE
         self.account.end(job.entry, complete)
@@ -148,15 +149,23 @@ class JobQueue:
             if job.cut and state == TrialState.PRUNED:
                 job.trial.set_user_attr(CUT, True)
             else:
-                self.broken.setdefault(number, state)
+                if self.broken.setdefault(number, state) == state == TrialState.FAIL:
+                    self._note_failure(job.trial, result)
         if number in self.broken:
             if not running:
-                self.study.tell(job.trial, state=self.broken.pop(number))
+                ended = self.broken.pop(number)
+                if ended != TrialState.FAIL or job.trial.user_attrs[FAILED] != MACHINE:
+                    self.study.tell(job.trial, state=ended)
             return
         if complete and job.repeat == 0:
             self.waiting = [*self.further.pop(number), *self.waiting]
         if len(results) == self.search.repeats:
             self.study.tell(job.trial, self._values(job, results))
+
+    def _note_failure(self, trial: optuna.Trial, result: Mapping[str, Any]) -> None:
+        self.account.failed.add(trial.number)
+        if "failed" in result or not trial.user_attrs.get(FAILED):
+            trial.set_user_attr(FAILED, result.get("failed", MACHINE))
 
     def _values(self, job: Job, results: list[Mapping[str, Any]]) -> list[float]:
         """The objectives: the distance of the row, the means of others."""
@@ -209,6 +218,9 @@ class JobQueue:
         if self.again:
             earlier = self.again.pop(0)
             trial = optuna.Trial(self.study, earlier._trial_id)  # no public name takes a running trial up again
+            if trial.user_attrs.get(FAILED):
+                trial.set_user_attr(FAILED, "")
+                self.account.failed.discard(trial.number)
         elif self._undrawn() and self._ready():
             trial = self.study.ask()
         else:
@@ -270,6 +282,8 @@ class JobQueue:
 
     def _recall(self, trial: FrozenTrial) -> None:
         """Enter what the runs of earlier drivers have cost: nothing of it is promised before it is taken up again."""
+        if trial.user_attrs.get(FAILED) or trial.state == TrialState.FAIL:
+            self.account.failed.add(trial.number)
         if CHANGES in trial.user_attrs and (trial.state.is_finished() or COSTS in trial.user_attrs):
             for repeat, (_, _, entry) in enumerate(self._plans(trial)):
                 self.account.end(entry, trial.state == TrialState.COMPLETE)

@@ -91,7 +91,7 @@ class Rehearsal:
                 del queue.live[name]
                 result = self._result(job, place, finished=state == TrialState.COMPLETE)
                 queue.keep_cost(job, result)
-                queue.end(job, state, result)
+                queue.end(job, state, result | ({"failed": "as asked"} if state == TrialState.FAIL else {}))
             passed += 1
             if on_mark:
                 on_mark(queue)

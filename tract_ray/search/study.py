@@ -22,6 +22,8 @@ from tract_ray.training import RunConfig
 from tract_ray.training.scoring import evaluation_marks
 
 CHANGES, ANCHOR, COSTS, CUT = "changes", "anchor", "costs", "cut"  # user attributes of its trials
+FAILED = "failed"  # another: why a trial failed; MACHINE if that was no fault of its configuration
+MACHINE = "its machine failed; --resume tries it again"
 MEASURED = "measured"  # of the study
 PRUNERS = ("halving", "median", "none")
 OBJECTIVES = ("distance", "parameters", "seconds_per_image")

@@ -23,10 +23,11 @@ from tract_ray.training import Paths, RunConfig, Score, find_teacher
 class Sweep:
     """What a sweep script hands over. `question` is the sentence it asks; `run` is what every trial starts from.
 
-    At most `concurrency` trials run at once, 0: as many as fit. A cluster on which none fits may get further nodes
-    within `wait_for_nodes` seconds, one that has no CPU yet within five minutes at least. `warm_start` names earlier
-    sweeps that the sampler learns from. The teacher is scored at `reference_steps`, to be compared with; without any,
-    at its own and at few (`reference_steps` of `training/teacher.py`).
+    At most `concurrency` trials run at once, 0: as many as fit. What a machine fails is tried again, `retries` times.
+    A cluster on which none fits may get further nodes within `wait_for_nodes` seconds, one that has no CPU yet within
+    five minutes at least. `warm_start` names earlier sweeps that the sampler learns from. The teacher is scored at
+    `reference_steps`, to be compared with; without any, at its own and at few (`reference_steps` of
+    `training/teacher.py`).
     """
 
     experiment: str
@@ -38,6 +39,7 @@ class Sweep:
     warm_start: tuple[str, ...] = ()
     request: Request = field(default_factory=Request)
     concurrency: int = 0
+    retries: int = 3
     wait_for_nodes: float = 0.0
     resume: bool = False
     paths: Paths
@@ -56,6 +58,7 @@ class Sweep:
         require(count is None or not self.warm_start, "warm-start", "a population goes on from its own members only")
         require(self.wait_for_nodes >= 0, "wait-for-nodes", f"must not be negative, got {self.wait_for_nodes}")
         require(self.concurrency >= 0, "concurrency", f"must not be negative, got {self.concurrency}")
+        require(self.retries >= 0, "retries", f"must not be negative, got {self.retries}")
         require(
             self.run.method.batch % self.request.workers == 0,
             "workers-per-trial",

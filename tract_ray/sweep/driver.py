@@ -145,6 +145,7 @@ def _run_trials(
                     folder=sweep.folder,
                     paths=sweep.paths,
                     request=sweep.request,
+                    retries=sweep.retries,
                 )
         finally:
             trouble = follower.close()

@@ -13,7 +13,7 @@ from tract_ray.analysis.rows import CUT_SHORT, PASSED_ON, describe, read_rows, s
 from tract_ray.config import from_dict
 from tract_ray.files import read_json
 from tract_ray.search.jobs import Job
-from tract_ray.search.study import ANCHOR, CHANGES
+from tract_ray.search.study import ANCHOR, CHANGES, FAILED
 from tract_ray.search.trial_name import trial_name
 from tract_ray.terminal import Progress
 from tract_ray.tracking import Shipper
@@ -61,7 +61,7 @@ class Follower:
                 self._watch(name, run)
                 distance = row.seeds[repeat] if repeat < len(row.seeds) else row.distance
                 cost = row.costs[repeat] if repeat < len(row.costs) else {"samples": float(row.samples)}
-                self._end(name, run, row.status, distance, cost, row.changes, row.anchor)
+                self._end(name, run, row.status, distance, cost, row.changes, row.anchor, row.reason)
 
     def started(self, job: Job) -> None:
         """A run was handed to the cluster."""
@@ -71,15 +71,17 @@ class Follower:
     def ended(self, job: Job, state: TrialState, result: dict[str, Any]) -> None:
         """A run ended: a line that stays, and the end of its MLflow run."""
         status, changes = status_of(job.trial, state, job.cut), job.trial.user_attrs[CHANGES]
-        distance, seen = result.get("distance"), int(result.get("samples", 0))
+        distance, seen = result.get("distance"), int(result.get("samples", job.cost["samples"]))
+        reason = str(result.get("failed") or job.trial.user_attrs.get(FAILED, "")) if status == "failed" else ""
         anchor = bool(job.trial.user_attrs.get(ANCHOR))
         cost = {"samples": float(seen), **job.cost}
-        self._end(job.name, job.run, status, distance, cost, changes, anchor)
+        self._end(job.name, job.run, status, distance, cost, changes, anchor, reason)
         params = describe(job.trial.params, changes)
         score = f"{distance:8.3f}" if status == "finished" and distance is not None else "       -"
         after = "" if status == "finished" else f"  after {seen:,} images"
         shared = int(seen - cost.get("trained", seen))
         after += f"  ({shared:,} images shared)" if shared else ""
+        after += f"  {reason}" if reason else ""
         self.progress.say(f"{job.name}  {status:<13}  {score}  {params}{after}")
 
     def close(self) -> str:
@@ -101,11 +103,13 @@ class Follower:
         cost: dict[str, float],
         changes: dict[str, Any],
         anchor: bool,
+        reason: str = "",
     ) -> None:
         seen = int(cost.get("samples", 0))
         # A stopped trial's last score may be of more steps, and smaller than any finished one's.
         values = {"distance": distance if status == "finished" else None, **cost}
         tags = {"status": status, "anchor": str(anchor).lower(), "changed": ",".join(changes), "seed": str(run.seed)}
+        tags |= {"reason": reason} if reason else {}
         self.shipper.end(
             name,
             MLFLOW_STATUS[status],

@@ -92,6 +92,9 @@ def show_result(result: SweepResult, console: Console) -> None:
         table.add_row(*_cells(row, names, sizes))
     console.print()
     console.print(table)
+    for row in result.rows:
+        if row.reason:
+            console.print(f"{row.label} failed: {row.reason}", markup=False)
     if any(row.anchor for row in result.rows) and not named:
         console.print("* anchor: published values and extremes, run first")
     if sizes:
