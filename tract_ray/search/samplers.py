@@ -13,12 +13,13 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from tract_ray.config import choose, require
 from tract_ray.distillation import derive_seed
+from tract_ray.search.covariance import CovarianceSampler
 from tract_ray.search.grid_points import GridSampler, note_of_trial
 from tract_ray.search.space import Suggest, parameters
 
@@ -47,7 +48,7 @@ def build_sampler(
     makers: dict[str, Callable[[int], BaseSampler]] = {
         "tpe": lambda drawn: TPESampler(seed=drawn, n_startup_trials=startup, constant_liar=True),
         "gp": lambda drawn: GPSampler(seed=drawn, n_startup_trials=startup, warn_independent_sampling=False),
-        "cmaes": lambda drawn: CmaEsSampler(seed=drawn, warn_independent_sampling=False),
+        "cmaes": lambda drawn: CovarianceSampler(seed=drawn, warn_independent_sampling=False),
         "random": lambda drawn: RandomSampler(seed=drawn),
     }
     return ReproducibleSampler(lambda _, drawn: makers[name](drawn), seed)
