@@ -9,11 +9,12 @@ import pytest
 from studies import RUN, SPACE, Driver
 
 from tract_ray.config import InputError
+from tract_ray.files import read_json, write_json
 from tract_ray.search.population import population
 from tract_ray.search.space import Space, rows
 from tract_ray.search.study import Search
 from tract_ray.sweep.definition import Sweep
-from tract_ray.sweep.folder import remember
+from tract_ray.sweep.folder import identity, remember
 from tract_ray.training import Paths
 
 NAMED = {f"row {k}": {"method.mu_s": k / 10} for k in range(5)}
@@ -62,6 +63,23 @@ def test_a_list_of_other_rows_is_another_sweep(tmp_path: Path) -> None:
     longer = {name: {**changes, "method.samples": 2048} for name, changes in NAMED.items()}
     with pytest.raises(InputError, match=r"^resume: x was started with other .*row 0: method.samples was None, is 20"):
         remember(sweep(tmp_path, rows(longer)))
+
+
+def test_a_sweep_has_an_identity_of_its_own(tmp_path: Path) -> None:
+    """Two of one name have two; it stays when a sweep is resumed; one that was begun without gets none."""
+    begun = sweep(tmp_path / "a"), sweep(tmp_path / "b")
+    found = []
+    for each in begun:
+        remember(each)
+        found.append(identity(each))
+        remember(each)
+        assert identity(each) == found[-1]
+    assert len(set(found)) == 2
+    assert all(len(name) == 32 for name in found)
+    file = begun[0].folder / "sweep.json"
+    write_json(file, {k: v for k, v in read_json(file, "name").items() if k != "id"})
+    remember(begun[0])
+    assert identity(begun[0]) == ""
 
 
 def test_a_population_is_of_one_size(tmp_path: Path) -> None:

@@ -47,6 +47,24 @@ def test_runs_are_found_again(store: MlflowStore) -> None:
     assert Path(tags["mlflow.source.name"]).name == Path(sys.argv[0]).name
 
 
+def test_sweeps_of_one_name_are_two(store: MlflowStore) -> None:
+    """Begun in two storages, on one server: two parents, each with its own trials, points and parameters."""
+    parents = [store.sweep_run("twins", {"seed": seed}, "", identity) for seed, identity in enumerate(("a1", "b2"))]
+    old = store.sweep_run("twins", {"seed": 2})  # of a version without identities
+    assert len({*parents, old}) == 3
+    for seed, parent in enumerate([*parents, old]):
+        child = store.trial_run("twins", "trial-0000", parent, {"seed": seed})
+        store.log_values(child, {"distance": float(seed)})
+    again = MlflowStore(store.uri, "mu_search")
+    assert [again.sweep_run("twins", {}, "", identity) for identity in ("a1", "b2", "")] == [*parents, old]
+    for seed, parent in enumerate([*parents, old]):
+        children = again.trial_runs(parent)
+        assert list(children) == ["trial-0000"]
+        assert again.trial_run("twins", "trial-0000", parent, {}) == children["trial-0000"]
+        assert again.client.get_run(parent).data.params == {"seed": str(seed)}
+        assert history(again.client, children["trial-0000"], "distance") == [(0, float(seed))]
+
+
 def test_a_run_whose_parameters_did_not_arrive_gets_them(store: MlflowStore) -> None:
     """Its driver died between making it and describing it."""
     child = store.trial_run("half", "trial-0000", None, {"seed": 1})

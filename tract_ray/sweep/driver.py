@@ -28,7 +28,7 @@ from tract_ray.search.account import Account
 from tract_ray.search.study import open_study
 from tract_ray.search.warm_start import warm_start
 from tract_ray.sweep.definition import Sweep, SweepResult
-from tract_ray.sweep.folder import add_wall_time, locked, remember
+from tract_ray.sweep.folder import add_wall_time, identity, locked, remember
 from tract_ray.sweep.follower import Follower
 from tract_ray.sweep.publish import best_student, publish
 from tract_ray.sweep.report import show_result, write_report
@@ -72,7 +72,7 @@ def run_sweep(sweep: Sweep, console: Console | None = None) -> SweepResult:
         train_teacher_on_cluster(sweep.run, sweep.paths, sweep.request, console)
         about = {**provenance(), "device": trial_device(sweep.request)}
         params = {**run_parameters(sweep.run), **about, **flatten(sweep.search, "search."), "sweep": sweep.name}
-        parent = store.sweep_run(sweep.name, params, sweep.question)
+        parent = store.sweep_run(sweep.name, params, sweep.question, identity(sweep))
         try:
             return _search(sweep, store, parent, about, limit, console)
         except BaseException as error:

@@ -13,6 +13,7 @@ from tract_ray.search.space import ROW, apply_changes
 from tract_ray.search.study import CHANGES, anchors_of, enqueue_anchors, rungs, sampler_for
 from tract_ray.sweep.definition import Sweep
 from tract_ray.terminal import duration
+from tract_ray.tracking import redact
 from tract_ray.training import find_teacher
 from tract_ray.training.forecast import forecast
 from tract_ray.training.stage_store import StageStore
@@ -35,7 +36,7 @@ def print_plan(sweep: Sweep, console: Console) -> None:
     ledger = foresee(sweep)
     show_ledger(ledger, console)
     _print_time(sweep, ledger.trained, console)
-    console.print(f"nothing was run; the sweep would be {sweep.folder}, the record {sweep.mlflow_uri}")
+    console.print(f"nothing was run; the sweep would be {sweep.folder}, the record {redact(sweep.mlflow_uri)}")
 
 
 def _print_space(sweep: Sweep, console: Console) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -49,9 +50,10 @@ def remember(sweep: Sweep) -> str:
         "search": {k: v for k, v in flatten(sweep.search, "search.").items() if k not in EXTENDABLE},
     }
     file, trials, note = sweep.folder / "sweep.json", sweep.search.trials, ""
+    own = uuid.uuid4().hex
     if file.is_file():
         before = read_json(file, "name")
-        begun = before.get("trials", trials)
+        begun, own = before.get("trials", trials), before.get("id", "")
         require(
             sweep.space.count is None or begun == trials,
             "trials",
@@ -70,9 +72,14 @@ def remember(sweep: Sweep) -> str:
             f"{sweep.name} was started with other settings: "
             + "; ".join(f"{k} was {old.get(k)}, is {new.get(k)}" for k in changed[:5]),
         )
-    more = {"trials": trials, "config": to_dict(sweep.run), "hash": config_hash(sweep.run)}
+    more = {"id": own, "trials": trials, "config": to_dict(sweep.run), "hash": config_hash(sweep.run)}
     write_json(file, {**now, **more}, private=True)
     return note
+
+
+def identity(sweep: Sweep) -> str:
+    """The sweep's own id, by which its runs are found in MLflow; "" for one that was begun before there were ids."""
+    return str(read_json(sweep.folder / "sweep.json", "name").get("id", ""))
 
 
 def add_wall_time(sweep: Sweep, seconds: float) -> float:

@@ -12,7 +12,7 @@ from tract_ray.config import from_dict
 from tract_ray.files import read_json
 from tract_ray.search.trial_name import trial_name
 from tract_ray.sweep.definition import SweepResult
-from tract_ray.tracking import MlflowStore
+from tract_ray.tracking import MlflowStore, error_line
 from tract_ray.training import Paths, RunConfig, load_model
 from tract_ray.training.averages import student_at
 
@@ -61,7 +61,7 @@ def publish(folder: Path, store: MlflowStore, result: SweepResult, student: Path
         values = {"distance": best.distance or 0.0, **scores, **result.ledger.metrics()}
         store.log_values(parent, values, tags | {"tract_ray.verdict": result.verdict})
     except Exception as error:  # whatever MLflow raises
-        return str(error).splitlines()[0] if str(error) else type(error).__name__
+        return error_line(error, store.uri)
     return ""
 
 

@@ -1,7 +1,17 @@
 """What goes to MLflow. Runs write their record to files; this room ships it, and waits while the server is away."""
 
 from tract_ray.tracking.provenance import provenance
+from tract_ray.tracking.redaction import error_line, redact
 from tract_ray.tracking.shipper import Shipper
 from tract_ray.tracking.store import MlflowStore, check_reachable, tracking_uri, ui_command
 
-__all__ = ["MlflowStore", "Shipper", "check_reachable", "provenance", "tracking_uri", "ui_command"]
+__all__ = [
+    "MlflowStore",
+    "Shipper",
+    "check_reachable",
+    "error_line",
+    "provenance",
+    "redact",
+    "tracking_uri",
+    "ui_command",
+]

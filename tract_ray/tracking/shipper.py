@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tract_ray.files import read_json, write_json
+from tract_ray.tracking.redaction import error_line, redact
 from tract_ray.tracking.store import MlflowStore, is_reachable
 from tract_ray.training.record import read_lines
 
@@ -69,8 +70,10 @@ class Shipper:
             watched = _Watched(folder, trial, params)
             if (folder / CURSOR).is_file():
                 cursor = read_json(folder / CURSOR, "record")
-                if cursor["uri"] == self.store.uri:
+                if redact(cursor["uri"]) == redact(self.store.uri):  # whoever asks, it is the same store
                     watched.run_id, watched.sent, watched.status = cursor["run_id"], cursor["sent"], cursor["status"]
+                if cursor["uri"] != redact(cursor["uri"]):  # of a version that wrote passwords down
+                    write_json(folder / CURSOR, {**cursor, "uri": redact(cursor["uri"])}, private=True)
             self._watched[trial] = watched
 
     def end(self, trial: str, status: str, values: Mapping[str, float], tags: Mapping[str, str]) -> None:
@@ -122,7 +125,7 @@ class Shipper:
                 try:
                     self._ship(watched, lines, ended)
                 except Exception as error:  # whatever MLflow raises: the record waits in its file
-                    trouble = trouble or (str(error).splitlines()[0] if str(error) else type(error).__name__)
+                    trouble = trouble or error_line(error, self.store.uri)
             self.trouble = trouble
 
     def _ship(self, watched: _Watched, lines: Sequence[Line], ended: str | None) -> None:
@@ -144,7 +147,7 @@ class Shipper:
 
     def _save_cursor(self, watched: _Watched) -> None:
         cursor = {
-            "uri": self.store.uri,
+            "uri": redact(self.store.uri),
             "run_id": watched.run_id,
             "sent": watched.sent,
             "status": watched.status,

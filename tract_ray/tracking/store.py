@@ -18,6 +18,7 @@ from urllib.parse import urlparse
 from tract_ray.config import InputError, require
 from tract_ray.files import require_writable
 from tract_ray.tracking.logged_model import log_student
+from tract_ray.tracking.redaction import error_line, redact
 
 # A call must not hold a sweep for MLflow's own four minutes of retries: the shipper keeps what could not be sent.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -26,7 +27,8 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
-SWEEP_TAG, TRIAL_TAG, PARENT_TAG = "tract_ray.sweep", "tract_ray.trial", "mlflow.parentRunId"
+SWEEP_TAG, ID_TAG, TRIAL_TAG = "tract_ray.sweep", "tract_ray.sweep_id", "tract_ray.trial"
+PARENT_TAG = "mlflow.parentRunId"
 MAX_PARAM = 6000
 SQLITE = "sqlite:///"
 
@@ -40,8 +42,10 @@ def tracking_uri(given: str | None, project: Path) -> str:
 def ui_command(uri: str, experiment_id: str = "") -> str:
     """The one command (or address) that shows the record; with an experiment, also the page of its runs.
 
-    MLflow's own way there ends at an overview of chat traces, so the address names the kind of pages.
+    MLflow's own way there ends at an overview of chat traces, so the address names the kind of pages. Credentials
+    are left out: whoever opens it fills in theirs.
     """
+    uri = redact(uri)
     page = f"/#/experiments/{experiment_id}/runs?workflowType=machine_learning" if experiment_id else ""
     if uri.startswith("http"):
         return uri.rstrip("/") + page
@@ -53,20 +57,26 @@ def ui_command(uri: str, experiment_id: str = "") -> str:
 
 def check_reachable(uri: str) -> None:
     """Raise a one-line `InputError` where nothing answers at `uri`; a second, not MLflow's minutes."""
-    parsed = urlparse(uri)
-    if parsed.scheme in ("http", "https"):
+    try:
+        parsed = urlparse(uri)
         port = parsed.port or (443 if parsed.scheme == "https" else 80)
+    except ValueError:  # its text quotes what stands where a port should, which may be half a password
+        raise InputError(
+            f"mlflow-uri: {redact(uri)} has no valid host and port (a / or # of a password is written %2F, %23)"
+        ) from None
+    if parsed.scheme in ("http", "https"):
         try:
             socket.create_connection((parsed.hostname or "", port), timeout=5).close()
         except OSError as error:
             raise InputError(
-                f"mlflow-uri: nothing answers at {uri} ({error}); start the server, or leave the option out"
+                f"mlflow-uri: nothing answers at {redact(uri)} ({redact(str(error), uri)}); start the server, "
+                "or leave the option out"
             ) from None
         return
     require(
         parsed.scheme in ("sqlite", "postgresql", "mysql", "mssql") or "+" in parsed.scheme,
         "mlflow-uri",
-        f"{uri!r} is no server address and no database (examples: http://127.0.0.1:5000, sqlite:///mlflow.db)",
+        f"{redact(uri)!r} is no server address and no database (examples: http://127.0.0.1:5000, sqlite:///mlflow.db)",
     )
     if parsed.scheme == "sqlite":
         require_writable(Path(uri.removeprefix(SQLITE)).absolute().parent, "mlflow-uri")
@@ -100,7 +110,7 @@ class MlflowStore:
             found = self.client.get_experiment_by_name(experiment)
             self.experiment_id = found.experiment_id if found else self._create(experiment)
         except Exception as error:
-            raise InputError(f"mlflow-uri: {uri} does not work ({str(error).splitlines()[0]})") from None
+            raise InputError(f"mlflow-uri: {redact(uri)} does not work ({error_line(error, uri)})") from None
 
     def _create(self, experiment: str) -> str:
         """Artifacts of a database file live beside it, wherever the driver's current folder is."""
@@ -109,20 +119,26 @@ class MlflowStore:
             location = str(Path(self.uri.removeprefix(SQLITE)).absolute().parent / "mlartifacts" / experiment)
         return str(self.client.create_experiment(experiment, artifact_location=location))
 
-    def _find(self, tags: Mapping[str, str]) -> str | None:
+    def _find(self, tags: Mapping[str, str], lacks: str = "") -> str | None:
+        """A run with all these tags, and without the tag `lacks`."""
         query = " and ".join(f"tags.`{k}` = '{v}'" for k, v in tags.items())
-        runs = self.client.search_runs([self.experiment_id], query, max_results=1)
-        return runs[0].info.run_id if runs else None
+        runs = self.client.search_runs([self.experiment_id], query, max_results=100 if lacks else 1)
+        return next((str(run.info.run_id) for run in runs if lacks not in run.data.tags), None)
 
-    def sweep_run(self, sweep: str, params: Mapping[str, Any], description: str = "") -> str:
-        """Run id of the sweep's parent: found by its tag, or made."""
-        tags = {SWEEP_TAG: sweep, TRIAL_TAG: "parent"}
-        return self._open(tags, sweep, params, {"mlflow.note.content": description})
+    def sweep_run(self, sweep: str, params: Mapping[str, Any], description: str = "", identity: str = "") -> str:
+        """Run id of the sweep's parent: found by the sweep's `identity`, or made.
+
+        Names are not unique: two storages may each have a sweep of one name. A sweep from before there were
+        identities ("") is found by its name, among those that have none.
+        """
+        tags = {SWEEP_TAG: sweep, TRIAL_TAG: "parent"} | ({ID_TAG: identity} if identity else {})
+        note = {"mlflow.note.content": description}
+        return self._open(tags, sweep, params, note, lacks="" if identity else ID_TAG)
 
     def trial_run(self, sweep: str, trial: str, parent: str | None, params: Mapping[str, Any]) -> str:
         """Run id of a trial, a child of `parent`: found by its tags, or made. One run a trial, whatever restarts."""
-        tags = {SWEEP_TAG: sweep, TRIAL_TAG: trial}
-        return self._open(tags, trial, params, {PARENT_TAG: parent} if parent else {})
+        tags = {SWEEP_TAG: sweep, TRIAL_TAG: trial} | ({PARENT_TAG: parent} if parent else {})
+        return self._open(tags, trial, params, {})
 
     def trial_runs(self, parent: str) -> dict[str, str]:
         """Run ids of a parent's children by the trial's name."""
@@ -136,11 +152,13 @@ class MlflowStore:
             if not token:
                 return found
 
-    def _open(self, tags: dict[str, str], name: str, params: Mapping[str, Any], more: Mapping[str, str]) -> str:
+    def _open(
+        self, tags: dict[str, str], name: str, params: Mapping[str, Any], more: Mapping[str, str], lacks: str = ""
+    ) -> str:
         from mlflow.entities import Param
         from mlflow.tracking.context.registry import resolve_tags
 
-        run_id = self._find(tags)
+        run_id = self._find(tags, lacks)
         if run_id:
             self.client.update_run(run_id, status="RUNNING")
             known = self.client.get_run(run_id).data.params
