@@ -101,6 +101,21 @@ def set_aside(path: Path) -> Path:
     return aside
 
 
+def require_local(path: Path, field: str) -> None:
+    """Refuse an address (`s3://bucket/runs`), which would become a folder of that odd name."""
+    text = str(path)
+    scheme = next((part for part in path.parts if len(part) > 2 and part.endswith(":")), None)
+    require(scheme is None, field, f"{text} is an address; give a folder of this machine, or mount it")
+
+
+def require_file_place(path: Path, field: str) -> None:
+    """Raise `InputError` where no file can be written at `path`: a folder, a pipe, an address, below a file."""
+    require_local(path, field)
+    require(not path.is_dir(), field, f"{path} is a folder; name a file")
+    require(path.is_file() or not path.exists(), field, f"{path} is no plain file; choose another name")
+    require_writable(path.parent, field)
+
+
 def require_writable(folder: Path, field: str) -> None:
     """Raise `InputError` unless `folder`, or what of its path exists, can be written to."""
     there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())

@@ -19,6 +19,8 @@ from rich.table import Table
 
 from tract_ray.config import InputError, RunFailed
 
+_UsageError: Any = typer.BadParameter.__base__  # typer brings its own or click's, and names neither
+
 LOG_SECONDS = 15.0
 LOG_COLUMNS = 140
 
@@ -115,7 +117,14 @@ def run_app(app: typer.Typer, continues: str = "the same command continues") -> 
     """
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
-        app()
+        status = app(standalone_mode=False)
+    except _UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # nothing was typed: its message is the help
+            error.show()
+            sys.exit(2)
+        where = f" (see `{error.ctx.command_path} --help`)" if error.ctx else ""
+        print(f"error: {' '.join(error.format_message().split()).rstrip('.')}{where}", file=sys.stderr)
+        sys.exit(2)
     except InputError as error:
         # Ray hands an error of a task on as one that carries the task's traceback; the cause is the line itself.
         print(f"error: {getattr(error, 'cause', error)}", file=sys.stderr)
@@ -123,9 +132,9 @@ def run_app(app: typer.Typer, continues: str = "the same command continues") -> 
     except RunFailed as failure:
         print(f"failed: {getattr(failure, 'cause', failure)}", file=sys.stderr)
         sys.exit(1)
-    except (KeyboardInterrupt, SystemExit) as end:
-        if isinstance(end, KeyboardInterrupt) or end.code == 130:  # typer makes the one into the other
-            sys.stdout.flush()
-            print(f"interrupted; {continues}", file=sys.stderr)
-            sys.exit(130)
-        raise
+    except KeyboardInterrupt:
+        status = 130
+    if status == 130:  # typer makes the one into the other
+        sys.stdout.flush()
+        print(f"interrupted; {continues}", file=sys.stderr)
+    sys.exit(status if isinstance(status, int) else 0)

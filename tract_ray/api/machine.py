@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,13 +22,15 @@ def worker_on(device: str | torch.device | None = None, threads: int = 0) -> Wor
     """One process on `device` (default: the GPU where there is one) with so many CPU `threads` (0: torch's choice)."""
     if threads:
         require(threads > 0, "threads", f"must be positive, got {threads}")
+        most = max(64, os.cpu_count() or 1)
+        require(threads <= most, "threads", f"must be at most {most} on this machine, got {threads}")
         torch.set_num_threads(threads)
     if device is None:
         return Worker(device=default_device())
     try:
         chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=chosen).cpu()
+    except (RuntimeError, AssertionError, UnicodeError) as error:
         raise InputError(f"device: {str(device)!r} does not work here ({str(error).splitlines()[0]})") from None
     return Worker(device=chosen)
 

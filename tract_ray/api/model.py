@@ -13,13 +13,14 @@ from torch import Tensor
 
 from tract_ray import training
 from tract_ray.api.machine import worker_on
-from tract_ray.config import require
+from tract_ray.config import check_seed, require
 from tract_ray.evaluation import fixed_noise, image_grid
 from tract_ray.evaluation.sample_grid import grid_scale
 from tract_ray.networks import count_parameters
 from tract_ray.training import RunResult, Worker
 
 BATCH = 256  # images that are sampled at once
+MAX_IMAGES, MAX_SHOWN = 10_000_000, 10_000
 SHOWN_STEPS = 64  # of a teacher in a notebook's picture
 
 
@@ -106,7 +107,8 @@ class Model:
         >>> student.sample(4, steps=1).shape
         torch.Size([4, 1, 8, 8])
         """
-        require(count >= 1, "count", f"must be at least 1, got {count}")
+        require(1 <= count <= MAX_IMAGES, "count", f"must be from 1 to {MAX_IMAGES:,}, got {count}")
+        check_seed("seed", seed)
         network, device = self.network.resampled(steps, sampler, sampler_settings), self.worker.device
         chosen = self._labels(count, labels)
         parts = []
@@ -119,7 +121,8 @@ class Model:
 
     def grid(self, count: int = 64, *, columns: int = 8, **how: Any) -> Image.Image:
         """A picture of samples, enlarged to be seen; `how` is what `sample` takes."""
-        require(columns >= 1, "columns", f"must be at least 1, got {columns}")
+        require(1 <= columns <= MAX_SHOWN, "columns", f"must be from 1 to {MAX_SHOWN:,}, got {columns}")
+        require(count <= MAX_SHOWN, "count", f"a picture shows at most {MAX_SHOWN:,} images, got {count}")
         return image_grid(self.sample(count, **how), columns, grid_scale(self.shape[-1]))
 
     def save(self, folder: str | Path) -> Path:

@@ -84,7 +84,7 @@ def _teacher(
         model = training.load_model(given, "teacher")
         if recipe:
             recipe.check_shape("the teacher", model.shape, network)
-        return TeacherConfig(dataset=model.dataset or named or "digits", path=absolute(given))
+        return TeacherConfig(dataset=model.trained_on(named) or "digits", path=absolute(given))
     if recipe:
         return recipe.teacher_on(named, network, samples)
     return teacher_recipe(named or "digits", network, samples=samples)

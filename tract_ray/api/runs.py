@@ -15,12 +15,14 @@ from tract_ray.api.model import Model, load_model
 from tract_ray.api.plan import planned
 from tract_ray.config import config_hash, parse_count, require
 from tract_ray.data import load_dataset
+from tract_ray.files import require_local, require_writable
 from tract_ray.training import (
     EvaluationConfig,
     Paths,
     run_distillation,
     teacher_folder,
 )
+from tract_ray.training.model import check_free
 from tract_ray.training.paths import absolute_dataset
 from tract_ray.training.recipes import find_recipe, teacher_recipe
 from tract_ray.training.scoring import build_evaluator
@@ -70,6 +72,8 @@ def train_teacher(
         config = replace(chosen, training=training_, conditional=conditional or chosen.conditional, seed=seed)
     else:
         config = teacher_recipe(name or "digits", network, conditional=conditional, seed=seed, samples=count, **own)
+    if out:
+        check_free(Path(out).expanduser())  # before hours of training
     size = config.training.batch
     with shown("teacher", config.training.samples, progress) as seen:
         model = training.train_teacher(config, paths, worker, lambda step, loss: seen(step * size, f"loss {loss:.4f}"))
@@ -145,6 +149,8 @@ def distill(
     )
     method = run.method.kind
     folder = Path(out).expanduser() if out else paths.storage / "distill" / f"{method}-{config_hash(run)}"
+    require_local(folder, "out")
+    require_writable(folder, "out")
     size = run.method.batch
     with shown(method, run.method.samples, progress) as seen:
         result = run_distillation(

@@ -15,6 +15,7 @@ from tract_ray.config import choose, require, to_dict
 from tract_ray.data import dataset_info, datasets
 from tract_ray.diffusion import predictions
 from tract_ray.evaluation import fixed_noise, save_grid
+from tract_ray.files import require_file_place, require_local, require_writable
 from tract_ray.networks import count_parameters, importing
 from tract_ray.networks.exporting import FORMATS, export_network
 from tract_ray.networks.importing.diffusers import weights_file
@@ -121,9 +122,11 @@ def export(
     """Write a model for other programs, with its card: weights, its sampler as a graph, or a folder for diffusers."""
     choose("format", format, FORMATS)
     if format == "diffusers":
+        require_local(out, "out")
         require(not out.is_file(), "out", f"{out} is a file; diffusers needs a folder")
+        require_writable(out.parent, "out")
     else:
-        require(not out.is_dir(), "out", f"{out} is a folder; {format} needs a file name")
+        require_file_place(out, "out")
     model = load_model(checkpoint).resampled(steps, sampler)
     named = model.times is not None or steps is not None or format == "safetensors"
     require(named, "steps", f"{checkpoint} samples in any number of steps and {format} in one; name it with --steps")

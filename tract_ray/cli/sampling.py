@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from PIL import Image
 
 import tract_ray as tr
 from tract_ray.cli.arguments import (
@@ -23,6 +24,8 @@ from tract_ray.cli.arguments import (
     Threads,
     settings,
 )
+from tract_ray.config import require
+from tract_ray.files import require_file_place
 
 app = typer.Typer()
 
@@ -42,6 +45,9 @@ def sample(
     threads: Threads = 0,
 ) -> None:
     """Write a PNG grid of samples."""
+    require_file_place(out, "out")
+    known = Image.registered_extensions().get(out.suffix.lower()) in Image.SAVE
+    require(known, "out", f"{out.name} has no ending of a picture's (example: samples.png)")
     model = tr.load_model(checkpoint, device=device, threads=threads)
     own = settings(sampler_settings, "sampler-set") or None
     how = model.network.resampled(steps, sampler, own).described_steps()

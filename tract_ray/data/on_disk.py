@@ -18,6 +18,7 @@ from tract_ray.data.zipped import scan_zip, zip_classes
 FOLDER_PREFIX = "folder:"
 OPTIONS = ("skip-damaged", "unlabelled", "no-flip", "background")
 _BELIEVED = 100
+MAX_SIZE = 1 << 14
 """A look at the files that took a second is believed for this many seconds."""
 
 
@@ -42,10 +43,12 @@ class Pictures:
         path, at, rest = name.removeprefix(FOLDER_PREFIX).rpartition("@")
         size, *options = rest.split(",")
         require(
-            bool(at and path) and size.isdigit() and int(size) > 0,
+            bool(at and path) and size.isascii() and size.isdigit() and size.strip("0") != "",
             "dataset",
             f"{name!r} is not folder:PATH@SIZE (example: folder:./photos@32)",
         )
+        fits = len(size.lstrip("0")) < 6 and int(size) <= MAX_SIZE
+        require(fits, "dataset", f"{name!r}: images are of at most {MAX_SIZE} pixels a side")
         given = dict(option.partition("=")[::2] for option in options)
         for option, value in given.items():
             choose("dataset option", option, OPTIONS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import index
 
 from tract_ray.config import InputError, require
 
@@ -45,7 +46,7 @@ def parse_time_schedule(text: str | Sequence[int]) -> tuple[int, ...]:
     teacher knows (knowledge distillation; TRACT, section 4.2).
     """
     try:
-        numbers = tuple(int(part) for part in (text.split(",") if isinstance(text, str) else text))
+        numbers = tuple(int(part) for part in text.split(",")) if isinstance(text, str) else tuple(map(index, text))
     except (ValueError, TypeError):
         raise InputError(f"time_schedule: {text!r} is not a list of whole numbers (example: 1024,32,1)") from None
     require(len(numbers) >= 2, "time_schedule", f"{text!r} needs at least two numbers (example: 1024,32,1)")

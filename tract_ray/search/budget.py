@@ -35,7 +35,7 @@ class Budget:
 
 def parse_budget(text: str, trial: int) -> Budget:
     """`640k` or `3M` images, `1.5h`, `30m` or `90s` of device time; less than one `trial` (images) is refused."""
-    if text[-1:] in UNITS and text[:-1].replace(".", "", 1).isdigit():
+    if text[-1:] in UNITS and text.isascii() and text[:-1].replace(".", "", 1).isdigit():
         seconds = float(text[:-1]) * UNITS[text[-1]]
         require(seconds > 0, "budget", f"must be positive, got {text}")
         return Budget(seconds=seconds)

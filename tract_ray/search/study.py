@@ -13,7 +13,7 @@ from typing import Any
 
 import optuna
 
-from tract_ray.config import InputError, choose, require
+from tract_ray.config import InputError, check_seed, choose, require
 from tract_ray.search.budget import Budget
 from tract_ray.search.grid_points import grid_points
 from tract_ray.search.samplers import SAMPLERS, build_sampler
@@ -25,6 +25,7 @@ CHANGES, ANCHOR, COSTS, CUT = "changes", "anchor", "costs", "cut"  # user attrib
 FAILED = "failed"  # another: why a trial failed; MACHINE if that was no fault of its configuration
 MACHINE = "its machine failed; --resume tries it again"
 MEASURED = "measured"  # of the study
+MAX_TRIALS = 1_000_000
 PRUNERS = ("halving", "median", "none")
 OBJECTIVES = ("distance", "parameters", "seconds_per_image")
 
@@ -51,8 +52,10 @@ class Search:
     budget: Budget | None = None
 
     def __post_init__(self) -> None:
-        require(self.trials >= 1, "trials", f"must be at least 1, got {self.trials}")
-        require(self.repeats >= 1, "repeats", f"must be at least 1, got {self.repeats}")
+        for name, count in (("trials", self.trials), ("repeats", self.repeats)):
+            require(count >= 1, name, f"must be at least 1, got {count}")
+            require(count <= MAX_TRIALS, name, f"must be at most {MAX_TRIALS:,}, got {count}")
+        check_seed("seed", self.seed)
         choose("sampler", self.sampler, SAMPLERS)
         choose("pruner", self.pruner, PRUNERS)
         require(self.reduction >= 2, "reduction", f"must be at least 2, got {self.reduction}")

@@ -76,7 +76,7 @@ class Options:
         if self._model:  # a run uses its teacher's data
             if self._recipe:
                 self._recipe.check_shape("the teacher", self._model.shape, self.network)
-            return TeacherConfig(dataset=self._model.dataset or self.dataset or DATASET, path=self.teacher)
+            return TeacherConfig(dataset=self._model.trained_on(self.dataset) or DATASET, path=self.teacher)
         samples = parse_count("teacher-samples", self.teacher_samples) if self.teacher_samples else None
         if self._recipe:
             return self._recipe.teacher_on(self.dataset, self.network, samples)

@@ -22,6 +22,7 @@ def find_script(name: str) -> Path:
     path, known = Path(name).expanduser(), known_scripts()
     if path.suffix == ".py" or len(path.parts) > 1:
         require(path.is_file(), "sweep", f"there is no file {path}")
+        require(path.suffix == ".py", "sweep", f"{path} is no Python file (.py)")
         return path
     try:
         return known[choose("sweep", name, known)]

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
+from urllib.parse import ParseResult, urlparse
 
 from tract_ray.config import InputError, require
 from tract_ray.files import require_writable
@@ -36,6 +36,7 @@ SQLITE = "sqlite:///"
 def tracking_uri(given: str | None, project: Path) -> str:
     """`given`, `MLFLOW_TRACKING_URI`, or a database file `mlflow.db`; a relative file is meant in `project`."""
     uri = given or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
+    _parsed(uri)
     return f"{SQLITE}{project / uri.removeprefix(SQLITE)}" if uri.startswith(SQLITE) else uri
 
 
@@ -55,16 +56,29 @@ def ui_command(uri: str, experiment_id: str = "") -> str:
     return f"{command}  # and open http://127.0.0.1:5000{page}" if page else command
 
 
-def check_reachable(uri: str) -> None:
-    """Raise a one-line `InputError` where nothing answers at `uri`; a second, not MLflow's minutes."""
+def _parsed(uri: str) -> ParseResult:
+    """The parts of an address that can be one, else an `InputError`."""
+    named = "mlflow-uri"
     try:
         parsed = urlparse(uri)
-        port = parsed.port or (443 if parsed.scheme == "https" else 80)
+        _ = parsed.port  # parsed when it is read
     except ValueError:  # its text quotes what stands where a port should, which may be half a password
         raise InputError(
-            f"mlflow-uri: {redact(uri)} has no valid host and port (a / or # of a password is written %2F, %23)"
+            f"{named}: {redact(uri)} has no valid host and port (a / or # of a password is written %2F, %23)"
         ) from None
+    known = parsed.scheme in ("http", "https", "sqlite", "postgresql", "mysql", "mssql") or "+" in parsed.scheme
+    example = "(examples: http://127.0.0.1:5000, sqlite:///mlflow.db)"
+    require(known, named, f"{redact(uri)!r} is no server address and no database {example}")
+    missing = not parsed.hostname if parsed.scheme.startswith("http") else uri.rstrip("/") == f"{parsed.scheme}:"
+    require(not missing, named, f"{redact(uri)!r} names no host and no file {example}")
+    return parsed
+
+
+def check_reachable(uri: str) -> None:
+    """Raise a one-line `InputError` where nothing answers at `uri`; a second, not MLflow's minutes."""
+    parsed = _parsed(uri)
     if parsed.scheme in ("http", "https"):
+        port = parsed.port or (443 if parsed.scheme == "https" else 80)
         try:
             socket.create_connection((parsed.hostname or "", port), timeout=5).close()
         except OSError as error:
@@ -73,11 +87,6 @@ def check_reachable(uri: str) -> None:
                 "or leave the option out"
             ) from None
         return
-    require(
-        parsed.scheme in ("sqlite", "postgresql", "mysql", "mssql") or "+" in parsed.scheme,
-        "mlflow-uri",
-        f"{redact(uri)!r} is no server address and no database (examples: http://127.0.0.1:5000, sqlite:///mlflow.db)",
-    )
     if parsed.scheme == "sqlite":
         require_writable(Path(uri.removeprefix(SQLITE)).absolute().parent, "mlflow-uri")
 

@@ -22,6 +22,8 @@ from tract_ray.files import (
     mend_folder,
     read_json,
     read_safetensors,
+    require_local,
+    require_writable,
     write_json,
     write_safetensors,
 )
@@ -97,9 +99,17 @@ class Model:
     def check_steps(self, steps: int | None) -> int | None:
         """`steps` (None: its own) where it can be sampled in that many, else an `InputError`."""
         require(steps is None or steps >= 1, "steps", f"must be at least 1, got {steps}")
+        require(steps is None or steps <= MAX_STEPS, "steps", f"must be at most {MAX_STEPS}, got {steps}")
         fits = steps is None or self.times is None or steps == self.steps
         require(fits, "steps", f"this student was distilled for {self.steps} step(s), not {steps}")
         return steps
+
+    def trained_on(self, named: str | None) -> str | None:
+        """The data set that it says; the `named` one (absolute) where it says none. Another one is refused."""
+        own = self.dataset
+        fits = not own or not named or own.partition(",")[0] == named.partition(",")[0]
+        require(fits, "dataset", f"the teacher was trained on {own}, not {named}; leave --dataset out")
+        return own or named
 
     def check_fit(self, dataset: Dataset, field: str) -> None:
         """Refuse, naming `field`, to be measured against images or classes that are not the model's."""
@@ -140,6 +150,8 @@ class Model:
 
 def check_free(folder: Path, field: str = "out") -> None:
     """Refuse a place where something else than a model folder lies: saving there would remove it."""
+    require_local(folder, field)
+    require_writable(folder.parent, field)
     free = not folder.exists() or (folder.is_dir() and {entry.name for entry in folder.iterdir()} <= FILES)
     require(free, field, f"{folder} exists and is not a model folder; choose another")
 

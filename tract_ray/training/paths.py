@@ -11,6 +11,7 @@ from typing import Any
 
 from tract_ray.config import require
 from tract_ray.data.on_disk import FOLDER_PREFIX, parse_folder
+from tract_ray.files import require_local
 
 UPLOADED = "/runtime_resources/working_dir_files/"
 """Part of the path of Ray's copies of an uploaded folder."""
@@ -38,6 +39,8 @@ class Paths:
         cls, storage: str | Path | None = None, data_root: str | None = None, checkpoint_seconds: float = 60.0
     ) -> Paths:
         """Paths under `storage` (default `runs` in the project's folder); `TRACT_RAY_CACHE` moves the cache alone."""
+        if storage:
+            require_local(Path(storage), "storage")
         root = Path(storage).expanduser().absolute() if storage else project_folder() / "runs"
         cache = os.environ.get("TRACT_RAY_CACHE")
         kept = Path(cache).expanduser().absolute() if cache else root / "cache"

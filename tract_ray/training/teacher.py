@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tract_ray.config import to_dict
-from tract_ray.data import load_dataset
+from tract_ray.data import check_dataset, load_dataset
 from tract_ray.diffusion import Denoiser, teacher_sampling
 from tract_ray.distillation import Denoising
 from tract_ray.files import read_json, require_writable, write_json
@@ -47,6 +47,7 @@ def train_teacher(
     if found is not None and all_found:
         return found
     require_writable(paths.cache, "storage")
+    check_dataset(config.dataset)
     folder = teacher_folder(config, paths)
     with claim(folder.with_name(f".{folder.name}.lock"), lambda: _is_trained(folder), worker) as ready:
         return load_model(folder, "teacher") if ready else _train(config, paths, worker, on_step)

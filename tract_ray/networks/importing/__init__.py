@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tract_ray.config import InputError
+from tract_ray.config import InputError, require
 from tract_ray.networks.importing.diffusers import download, import_diffusers, is_diffusers
 from tract_ray.networks.importing.edm import import_edm
 from tract_ray.networks.importing.flax import import_flax
@@ -45,6 +45,7 @@ def locate(source: str | Path) -> Path:
     """Where the source lies; `owner/name` that is no path is fetched from the Hugging Face hub."""
     path = Path(source).expanduser()
     if path.exists():
+        require(path.is_dir() or path.is_file(), "teacher", f"{source} is neither a file nor a folder")
         return path
     if _HUB_NAME.fullmatch(str(source)):
         return download(str(source))

@@ -58,7 +58,7 @@ def teacher_recipe(
     )
 
 
-def method_recipe(kind: str, dataset: str, **changes: Any) -> MethodConfig:
+def method_recipe(kind: str, dataset: str, /, **changes: Any) -> MethodConfig:
     """The method `kind` with the settings that suit `dataset`; the papers' own beyond laptop size."""
     config_type = methods[choose("method", kind, methods)].config_type
     small = {**SMALL_STUDENT, **SMALL_METHODS.get(kind, {})}
