@@ -46,7 +46,7 @@ TRAINED: list[Bad] = [
     ("--recipe good/config.json", "recipe"),
     ("--recipe pictures", "recipe"),
     ("--storage s3://bucket/runs", "storage"),
-    ("--storage good/config.json", "storage|out"),
+    ("--storage good/config.json", "storage"),
     ("--nonsense", "nonsense"),
 ]
 TEACHER: list[Bad] = [

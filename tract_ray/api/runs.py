@@ -149,8 +149,9 @@ def distill(
     )
     method = run.method.kind
     folder = Path(out).expanduser() if out else paths.storage / "distill" / f"{method}-{config_hash(run)}"
-    require_local(folder, "out")
-    require_writable(folder, "out")
+    if out:
+        require_local(folder, "out")
+        require_writable(folder, "out")
     size = run.method.batch
     with shown(method, run.method.samples, progress) as seen:
         result = run_distillation(
