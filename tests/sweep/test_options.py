@@ -79,7 +79,9 @@ def test_an_architecture_is_the_teachers_own(teachers: dict[str, Path]) -> None:
 
 
 def test_a_run_uses_its_teachers_data(teachers: dict[str, Path]) -> None:
-    assert Options(teacher=str(teachers["edm"]), dataset="cifar10").taught.dataset == "digits"
+    assert Options(teacher=str(teachers["edm"]), dataset="digits").taught.dataset == "digits"
+    with pytest.raises(InputError, match="dataset: the teacher was trained on digits, not cifar10"):
+        _ = Options(teacher=str(teachers["edm"]), dataset="cifar10").taught
 
 
 def test_a_recipe_is_what_a_sweep_starts_from() -> None:
