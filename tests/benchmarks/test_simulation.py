@@ -76,7 +76,7 @@ def test_a_replayed_run_leaves_what_a_run_leaves(tmp_path: Path) -> None:
     ]
     assert [r["finished"] for r in reports] == [False, False, False, True]
     lines = lines_of(tmp_path)
-    assert len(lines) == 28 + 3 * 4  # 25 points of the loss and those at three marks between; three lines a mark
+    assert len(lines) == 28 + 2 * 4  # 25 points of the loss and three at marks; a score and a picture each
     assert [x["metrics"][METRIC] for x in lines if METRIC in x.get("metrics", {})] == expected
     assert all((tmp_path / x["image"]).is_file() for x in lines if "image" in x)
 

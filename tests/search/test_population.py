@@ -67,9 +67,10 @@ def test_a_part_is_a_stage(tmp_path: Path) -> None:
     first = [given.run for given in members]
     second = [driver.ask().run for _ in range(MEMBERS)]
     assert [run_samples(run) for run in (first[0], second[0])] == [256, 512]
-    assert stages_of(second[0])[0] == stages_of(first[0])[0]
-    assert stages_of(second[3])[0] == stages_of(first[0])[0]  # the worst took over the best
-    assert stages_of(second[3])[1] != stages_of(second[0])[1]
+    assert stages_of(second[0])[0].key == stages_of(first[0])[0].key
+    assert stages_of(second[0])[0].scored != stages_of(first[0])[0].scored  # it was the first one's end, scored whole
+    assert stages_of(second[3])[0] == stages_of(second[0])[0]  # the worst took over the best
+    assert stages_of(second[3])[1].key != stages_of(second[0])[1].key
     assert RUN.method.samples == 1024
 
 

@@ -53,7 +53,7 @@ def test_changes_by_dotted_name() -> None:
         ("metod.mu_s", 0.5, "space: the run has no 'metod.mu_s'"),
         ("method.mu_s.deep", 0.5, "space: the run has no 'method.mu_s.deep'"),
         ("method.mu_s", 1.0, "mu_s: must be in [0, 1), got 1.0"),
-        ("method.mu_s", "high", "method.mu_s: expected float, got 'high'"),
+        ("method.mu_s", "high", "method.mu_s: expected a number, got 'high'"),
     ],
 )
 def test_changes_that_cannot_be(name: str, value: Any, message: str) -> None:

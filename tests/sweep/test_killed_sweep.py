@@ -16,7 +16,7 @@ from services import MlflowServer, end, wait_until
 from sweeps_for_tests import SCRIPT, SMALL, Called, begin, call, lines_of, points_of
 
 from tract_ray.tracking import MlflowStore
-from tract_ray.training.checkpoint import read_checkpoint
+from tract_ray.training.checkpoint import read_state
 
 pytestmark = pytest.mark.cluster
 
@@ -98,9 +98,8 @@ def checkpointed(folder: Path) -> list[str]:
     """The lines of a trial's record that its checkpoint continues."""
     if not (folder / "checkpoint.safetensors").is_file():
         return []
-    found = read_checkpoint(folder / "checkpoint.safetensors", json.loads((folder / "config.json").read_text())["key"])
-    assert found is not None
-    return (folder / "record.jsonl").read_text().splitlines()[: found[0]["record_lines"]]
+    state, _ = read_state(folder / "checkpoint.safetensors", "checkpoint")
+    return (folder / "record.jsonl").read_text().splitlines()[: state["record_lines"]]
 
 
 @pytest.fixture(scope="module")

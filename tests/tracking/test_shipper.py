@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from records import LINES_PER_MARK, expected, history, pictures, write_lines
 from services import MlflowServer, wait_until
 
+from tract_ray.files import read_json, write_json
 from tract_ray.tracking import MlflowStore, Shipper
 from tract_ray.tracking.shipper import CURSOR
 
@@ -31,7 +32,7 @@ def assert_complete(client: MlflowClient, run_id: str, marks: int) -> None:
 
 
 def cursor(folder: Path) -> dict[str, object]:
-    return dict(json.loads((folder / CURSOR).read_text())) if (folder / CURSOR).exists() else {}
+    return dict(read_json(folder / CURSOR, "record")) if (folder / CURSOR).exists() else {}
 
 
 @pytest.mark.usefixtures("impatient")
@@ -104,7 +105,7 @@ def test_a_driver_that_died_between_sending_and_noting_it(store: MlflowStore, tm
     for sent in (None, 2 * LINES_PER_MARK, 0):
         shipper = Shipper(store, "forgotten", None)
         if sent is not None:
-            (tmp_path / CURSOR).write_text(json.dumps({**cursor(tmp_path), "sent": sent}))
+            write_json(tmp_path / CURSOR, {**cursor(tmp_path), "sent": sent})
         shipper.watch("trial-0000", tmp_path, {})
         assert shipper.close()
         assert_complete(store.client, str(cursor(tmp_path)["run_id"]), 4)

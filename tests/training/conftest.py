@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ import pytest
 
 from tract_ray.training import Paths, loop, train_teacher
 
-from runs import Killed, paths_at, tiny_run, without_stages  # isort: skip (beside this file)
+from runs import Killed, checkpoint_every_step, paths_at, tiny_run, without_stages  # isort: skip (beside this file)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -45,3 +45,10 @@ def kill_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
         monkeypatch.setattr(loop, "make_batch", make_batch)
 
     return arrange
+
+
+@pytest.fixture
+def every_step_is_kept() -> Iterator[None]:
+    """Each step is a checkpoint that is on disk."""
+    with checkpoint_every_step():
+        yield

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from tract_ray.distillation import DenoisingConfig, TractConfig
 from tract_ray.files import read_json
 from tract_ray.training import EvaluationConfig, NetworkConfig, Paths, RunConfig, TeacherConfig
+from tract_ray.training.checkpoint_writer import CheckpointWriter
 from tract_ray.training.record import read_lines
 
 
@@ -55,3 +58,14 @@ def content_of(folder: Path) -> dict[str, Any]:
         },
         "pictures": pictures,
     }
+
+
+def checkpoint_every_step() -> AbstractContextManager[Any]:
+    """While it is open every step is on disk before the next begins, whatever writing costs."""
+    save = CheckpointWriter.save
+
+    def save_now(self: CheckpointWriter, *state: Any) -> None:
+        save(self, *state)
+        self.wait()
+
+    return mock.patch.multiple(CheckpointWriter, due=lambda self: self.enabled, save=save_now)

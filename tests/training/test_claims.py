@@ -20,7 +20,7 @@ from unittest import mock
 import pytest
 import torch
 import torch.distributed as dist
-from runs import paths_at, tiny_run
+from runs import checkpoint_every_step, paths_at, tiny_run
 from safetensors.torch import load_file
 
 from tract_ray.config import InputError
@@ -110,7 +110,7 @@ def train_beside(own: Path, paths: Paths, looked: Any, waiting: Event, died: Eve
         mock.patch.object(teacher, "find_teacher", find_at_once),
         mock.patch.object(loop, "make_batch", stop_in_the_middle),
         mock.patch.object(time, "sleep", wait),
-        mock.patch.dict(loop.train.__kwdefaults__, {"checkpoint_seconds": -1.0}),
+        checkpoint_every_step(),
     ):
         model = train_teacher(CONFIG, paths, on_step=lambda step, loss: steps.append(step))
     weights = {name: tensor.tolist() for name, tensor in model.denoiser.module.state_dict().items()}

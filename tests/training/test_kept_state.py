@@ -11,7 +11,7 @@ import pytest
 import torch
 from runs import Killed, content_of, tiny_run, without_stages
 
-from tract_ray.training import Paths, RunConfig, loop, run_distillation
+from tract_ray.training import Paths, RunConfig, run_distillation
 from tract_ray.training.stages import stages_of
 
 CHOICES: dict[str, dict[str, Any]] = {
@@ -54,10 +54,9 @@ def test_killed_and_resumed(
     paths: Paths,
     tmp_path: Path,
     kill_at: Callable[[int], None],
-    monkeypatch: pytest.MonkeyPatch,
+    every_step_is_kept: None,
 ) -> None:
     """Before the boundary at 30 (31 where it comes after it), at it, and beyond, at each with a checkpoint."""
-    monkeypatch.setitem(loop.train.__kwdefaults__, "checkpoint_seconds", -1.0)
     for step in (29, 30, 31, 33):
         kill_at(step)
         with pytest.raises(Killed):

@@ -16,7 +16,7 @@ from runs import Killed, content_of, paths_at, tiny_run
 from safetensors.torch import load_file
 
 from tract_ray.config import InputError, to_dict
-from tract_ray.training import Model, NetworkConfig, Paths, RunConfig, loop, run_distillation, train_teacher
+from tract_ray.training import Model, NetworkConfig, Paths, RunConfig, run_distillation, train_teacher
 from tract_ray.training.teacher import teacher_folder
 
 
@@ -56,10 +56,10 @@ def test_killed_and_resumed(
     uninterrupted: dict[str, Any],
     kill_at: Callable[[int], None],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     if every_step:
-        monkeypatch.setitem(loop.train.__kwdefaults__, "checkpoint_seconds", -1.0)
+        request.getfixturevalue("every_step_is_kept")
     for step in kills:
         kill_at(step)
         with pytest.raises(Killed):
@@ -129,12 +129,10 @@ def test_a_folder_belongs_to_one_configuration(paths: Paths, tmp_path: Path, kil
     assert str(caught.value).startswith(f"output: {tmp_path} holds the result of another configuration")
 
 
-def test_an_interrupted_teacher_continues(
-    paths: Paths, tmp_path: Path, kill_at: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("every_step_is_kept")
+def test_an_interrupted_teacher_continues(paths: Paths, tmp_path: Path, kill_at: Callable[[int], None]) -> None:
     """From its checkpoint, to the weights of an uninterrupted one."""
     config, here = tiny_run().teacher, paths_at(tmp_path)
-    monkeypatch.setitem(loop.train.__kwdefaults__, "checkpoint_seconds", -1.0)
     kill_at(13)
     with pytest.raises(Killed):
         train_teacher(config, here)

@@ -12,7 +12,7 @@ import torch
 from runs import Killed, content_of, tiny_run
 
 from tract_ray.config import InputError, from_dict, to_dict
-from tract_ray.training import NetworkConfig, Paths, RunConfig, check_run, load_model, loop, run_distillation
+from tract_ray.training import NetworkConfig, Paths, RunConfig, check_run, load_model, run_distillation
 from tract_ray.training.stages import stages_of
 
 NARROW = NetworkConfig(name="mlp_8x8", options={"width": 8, "blocks": 1, "embedding": 16})
@@ -51,10 +51,9 @@ def test_killed_and_resumed(
     paths: Paths,
     tmp_path: Path,
     kill_at: Callable[[int], None],
-    monkeypatch: pytest.MonkeyPatch,
+    every_step_is_kept: None,
 ) -> None:
     """Before the change at 20, at it, within the phase of equal steps, and at its end, each with a checkpoint."""
-    monkeypatch.setitem(loop.train.__kwdefaults__, "checkpoint_seconds", -1.0)
     for step in (19, 20, 27, 40, 41):
         kill_at(step)
         with pytest.raises(Killed):

@@ -56,9 +56,7 @@ class MethodConfig:
     kind: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        if str(self.clip_norm).lower() == "none":
-            object.__setattr__(self, "clip_norm", None)
-        check_types(self)
+        self._decode()
         require(self.batch >= 1, "batch", f"must be at least 1, got {self.batch}")
         require(self.samples >= self.batch, "samples", f"{self.samples} is less than one batch of {self.batch}")
         require(self.samples <= 1 << 50, "samples", f"{self.samples} are more than any machine trains on")
@@ -74,6 +72,12 @@ class MethodConfig:
         require(self.adam_eps > 0, "adam_eps", f"must be positive, got {self.adam_eps}")
         require(self.weight_decay >= 0, "weight_decay", f"must not be negative, got {self.weight_decay}")
         choose("weighting", self.weighting, weightings)
+
+    def _decode(self) -> None:
+        """Every setting as its type; done before values are compared."""
+        if str(self.clip_norm).lower() == "none":
+            object.__setattr__(self, "clip_norm", None)
+        check_types(self)
 
     def part_ends(self) -> tuple[int, ...]:
         """Optimiser steps at which settings change within the run; none by default."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from tract_ray.config import check_types, require
+from tract_ray.config import require
 from tract_ray.diffusion import add_noise, ddim_step, invert_ddim_step
 from tract_ray.distillation.base import Distillation, DistillationConfig
 from tract_ray.distillation.method import Batch, register
@@ -40,7 +40,7 @@ class ProgressiveConfig(DistillationConfig):
         given: object = self.updates_per_phase
         if isinstance(given, int):  # one number, for all phases
             object.__setattr__(self, "updates_per_phase", (given,))
-        check_types(self)
+        self._decode()
         for name in ("start_steps", "end_steps"):
             steps = getattr(self, name)
             require(steps >= 1 and steps & (steps - 1) == 0, name, f"must be a power of two, got {steps}")
