@@ -1,7 +1,7 @@
 """The authors' update rules in float64, written from the formulas: whole trainings, independent of the package.
 
 Networks are called as `network(x, logsnr, None)`, everything around them is done here. A `Script` gives the images,
-the noise and the uniform numbers of each step.
+the noise and the uniform numbers of each step; it and the `Outcome` are all that is shared with what is compared.
 """
 
 from __future__ import annotations
@@ -9,42 +9,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from tract_ray.benchmarks.scripted import Outcome, Script, weights_of
+
 SIGMA_DATA = 0.5
-Weights = list[Tensor]
-
-
-@dataclass(frozen=True)
-class Script:
-    """What a step is given: images and noises `(B, C, H, W)`, uniform numbers `(B,)` in the order they are used."""
-
-    images: Tensor
-    noises: Sequence[Tensor]
-    uniforms: Sequence[Tensor]
-
-
-def scripts(steps: int, batch: int, shape: tuple[int, ...], seed: int = 0) -> list[Script]:
-    generator = torch.Generator().manual_seed(seed)
-    return [
-        Script(
-            torch.rand((batch, *shape), generator=generator, dtype=torch.float64) * 2 - 1,
-            [torch.randn((batch, *shape), generator=generator, dtype=torch.float64) for _ in range(2)],
-            [torch.rand(batch, generator=generator, dtype=torch.float64) for _ in range(2)],
-        )
-        for _ in range(steps)
-    ]
-
-
-@dataclass
-class Outcome:
-    """Weights at the end by name, and for each step the gradient's norm before clipping."""
-
-    norms: list[float] = field(default_factory=list)
-    weights: dict[str, Weights] = field(default_factory=dict)
 
 
 class Adam:
@@ -83,10 +54,6 @@ class Average:
         with torch.no_grad():
             for own, new in zip(self.network.parameters(), network.parameters(), strict=True):
                 own.copy_((1 - w) * own + w * new)
-
-
-def weights_of(network: nn.Module) -> Weights:
-    return [p.detach().clone() for p in network.parameters()]
 
 
 def column(t: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tract_ray.benchmarks.scripted import perturbed as perturbed
 from tract_ray.diffusion import Denoiser, KarrasVE, NoiseSchedule, build_schedule
 from tract_ray.distillation import Batch, Draws, Method, MethodConfig, derive_seed, methods
 from tract_ray.networks import build_network
@@ -61,15 +62,6 @@ def small_network(num_classes: int = 0, seed: int = 0, **options: Any) -> nn.Mod
     """A tiny perceptron whose output layers are not nearly zero, as they are when it is fresh."""
     network = build_network("mlp_8x8", num_classes=num_classes, options={**WIDTH, **options}, seed=seed)
     return perturbed(network, 0.1, seed)
-
-
-def perturbed(network: nn.Module, scale: float, seed: int = 0) -> nn.Module:
-    """A trainable copy of `network` with noise on its weights."""
-    network, generator = copy.deepcopy(network).requires_grad_(True), torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter += scale * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
-    return network
 
 
 def schedule_of(kind: str) -> NoiseSchedule:
