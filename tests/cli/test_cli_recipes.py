@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from brightness import Brightness
 from commands import refusal, run, tract_ray
-from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
-from tract_ray.data import Dataset
-from tract_ray.evaluation.extractors import FeatureExtractor, extractors
+from tract_ray.evaluation.extractors import extractors
 from tract_ray.networks.sizing import third
 from tract_ray.training import forecast, load_model
 from tract_ray.training.recipes import recipes
@@ -104,22 +102,6 @@ def test_one_is_scaled_to_small_data(tmp_path: Path) -> None:
     network = load_model(Path(result["student"])).network
     assert (network.name, result["metric"]) == ("mlp_8x8_small", "fid_digits")
     assert network.options["width"] == third("mlp_8x8_small", {}, (1, 8, 8))["width"]
-
-
-class Brightness(FeatureExtractor):
-    """Mean and spread of an image's pixels: a score without any weights."""
-
-    kind = label = "brightness_of_all"
-    fingerprint = "1"
-    samples = 4
-
-    @classmethod
-    def build(cls, dataset: Dataset, cache: Path, device: torch.device) -> FeatureExtractor:
-        return cls()
-
-    def __call__(self, images: Tensor) -> NDArray[np.float64]:
-        pixels = images.flatten(1).double()
-        return torch.stack([pixels.mean(1), pixels.std(1)], 1).cpu().numpy()
 
 
 @pytest.mark.slow

@@ -11,16 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from brightness import Brightness
 from commands import tract_ray
 from numpy.typing import NDArray
-from torch import Tensor
 
 import tract_ray as tr
 from tract_ray.analysis.ledger import Ledger
 from tract_ray.analysis.rows import TrialRow
-from tract_ray.data import Dataset
-from tract_ray.evaluation.extractors import FeatureExtractor, extractors
+from tract_ray.evaluation.extractors import extractors
 from tract_ray.evaluation.extractors import register as register_extractor
 from tract_ray.evaluation.metrics import Metric, metrics
 from tract_ray.evaluation.metrics import register as register_metric
@@ -30,22 +28,6 @@ from tract_ray.terminal import make_console
 from tract_ray.training import EvaluationConfig, Paths, RunConfig, Score, TeacherConfig, run_distillation
 from tract_ray.training.recipes import method_recipe
 from tract_ray.training.record import read_scores
-
-
-class Brightness(FeatureExtractor):
-    """Mean and spread of an image's pixels."""
-
-    kind = label = "brightness"
-    fingerprint = "1"
-    samples = 60
-
-    @classmethod
-    def build(cls, dataset: Dataset, cache: Path, device: torch.device) -> FeatureExtractor:
-        return cls()
-
-    def __call__(self, images: Tensor) -> NDArray[np.float64]:
-        pixels = images.flatten(1).double()
-        return torch.stack([pixels.mean(1), pixels.std(1)], 1).cpu().numpy()
 
 
 class MeanGap(Metric):
