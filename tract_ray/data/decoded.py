@@ -28,7 +28,7 @@ from tract_ray.data.dataset import Dataset
 from tract_ray.data.fingerprint import remember_content
 from tract_ray.data.pictures import decode
 from tract_ray.data.source import Source
-from tract_ray.files import atomic_folder, write_text
+from tract_ray.files import atomic_folder, open_lock, write_text
 
 FORMAT = 1  # raised when the same files come to other pixels
 
@@ -94,7 +94,7 @@ def _about(source: Source, size: int, background: str, skip_damaged: bool) -> tu
 def _one_at_a_time(lock: Path) -> Iterator[None]:
     """Of the workers of a machine, one decodes and the others wait."""
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a") as file:
+    with open_lock(lock) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
