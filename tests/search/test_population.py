@@ -11,7 +11,7 @@ from studies import RUN, Driver
 from tract_ray.analysis.rows import PASSED_ON, finished, read_rows
 from tract_ray.config import InputError
 from tract_ray.search.population import population
-from tract_ray.training.stages import run_samples, stages_of
+from tract_ray.training.stages import stages_of
 
 MEMBERS, PARTS = 4, 4
 SPACE = population(MEMBERS, PARTS, lr=(1e-4, 1e-2), seed=3)
@@ -66,7 +66,7 @@ def test_a_part_is_a_stage(tmp_path: Path) -> None:
         driver.finish(given, float(place))
     first = [given.run for given in members]
     second = [driver.ask().run for _ in range(MEMBERS)]
-    assert [run_samples(run) for run in (first[0], second[0])] == [256, 512]
+    assert [sum(stage.samples for stage in stages_of(run)) for run in (first[0], second[0])] == [256, 512]
     assert stages_of(second[0])[0].key == stages_of(first[0])[0].key
     assert stages_of(second[0])[0].scored != stages_of(first[0])[0].scored  # it was the first one's end, scored whole
     assert stages_of(second[3])[0] == stages_of(second[0])[0]  # the worst took over the best

@@ -25,7 +25,7 @@ def student_at(config: RunConfig, paths: Paths, mu: float, about: Mapping[str, A
     method = methods[config.method.kind](config.method, teacher.as_teacher(), start)
     networks = architectures(config, network)
     method.students = students_by_phase(config, teacher, networks)
-    _, state, tensors = store.read(stage)
+    state, tensors = store.read(stage)
     restore_method(method, state, tensors)
     candidates = method.candidates()
     if mu not in candidates:

@@ -74,11 +74,6 @@ class Scorer:
         self.samples = self.config.samples or 0
         self.last: MarkScore | None = None
 
-    @property
-    def distances(self) -> dict[float, float]:
-        """The latest distances by mu_i, those that the best was chosen by."""
-        return self.last.distances if self.last else {}
-
     def at_mark(self, step: int, record: Record) -> None:
         """Score after optimiser step `step`, into the record."""
         seen = step * self.method.config.batch

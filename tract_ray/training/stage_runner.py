@@ -141,7 +141,7 @@ class StagedRun:
         if self.store is None or not self.worker.leads or self.store.has(stage):
             return
         seconds = position.seconds * stage.samples / max(position.trained, stage.samples)
-        self.store.publish(stage, self.method, self.folder, seconds, self.scorer.distances)
+        self.store.publish(stage, self.method, self.folder, seconds)
 
     def _take_over(self, stage: Stage, position: Position) -> Position | None:
         """Put the run where the stage ends; None where the stage is damaged."""
@@ -151,7 +151,7 @@ class StagedRun:
         read = self._undamaged(lambda: store.read(stage), lambda: store.set_aside(stage))
         if read is None:
             return None
-        _, state, tensors = read
+        state, tensors = read
         lines = self.store.copy_record(stage, self.folder, self.config.method.batch) if leads else 0
         self._restore(state, tensors)
         record = Record(self.folder, lines, enabled=leads)

@@ -52,7 +52,7 @@ class StageStore:
         """Yields True where the stage is there, or False with the right to train it (`claims.py`)."""
         return claim(self.folder / f"{stage.key}.lock", lambda: self.has(stage), worker)
 
-    def publish(self, stage: Stage, method: Method, run: Path, seconds: float, distances: dict[float, float]) -> None:
+    def publish(self, stage: Stage, method: Method, run: Path, seconds: float) -> None:
         """Keep the stage that `method` has just ended in the folder `run`."""
         first, last = (step * method.config.batch for step in (stage.start, stage.end))
         lines = [line for line in read_lines(run) if first < line["samples"] <= last]
@@ -75,19 +75,18 @@ class StageStore:
                 **asdict(stage),
                 "lines": len(lines),
                 "seconds": seconds,
-                "distances": {repr(mu): distance for mu, distance in distances.items()},
             }
             write_json(new / "stage.json", about)
 
-    def read(self, stage: Stage) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tensor]]:
-        """What a stage says of itself, the state at its end, and its tensors. Raises `DamagedError`."""
+    def read(self, stage: Stage) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """The state at the end of a stage, and its tensors. Raises `DamagedError`."""
         folder = self.path(stage)
         try:
             about, (state, tensors) = read_json(folder / "stage.json", "stage"), read_state(folder / STATE, "stage")
             lines = read_lines(folder)
             for file in [file for name in BESIDE for file in (folder / name).glob("*.safetensors")]:
                 read_safetensors(file, "stage")
-            whole = len(lines) == about["lines"] and {"scored", "distances"} <= about.keys()
+            whole = len(lines) == about["lines"] and "scored" in about
         except DamagedError:
             raise
         except (InputError, KeyError) as error:
@@ -95,7 +94,7 @@ class StageStore:
         pictures = [folder / line["image"] for line in lines if "image" in line]
         if not (whole and all(picture.is_file() for picture in pictures)):
             raise DamagedError(f"stage: {folder} is damaged (a part of its record is missing)")
-        return about, state, tensors
+        return state, tensors
 
     def set_aside(self, stage: Stage) -> Path:
         """Take a damaged stage out of everybody's way; returns where it is now."""

@@ -37,11 +37,6 @@ def stage_ends(config: RunConfig) -> list[int]:
     return sorted(end for end in {*(phase.end for phase in method.phases()), *parts} if end <= last)
 
 
-def run_samples(config: RunConfig) -> int:
-    """Training images of the run, if it trained all of its stages itself."""
-    return stage_ends(config)[-1] * config.method.batch
-
-
 def stages_of(config: RunConfig, paths: Paths | None = None) -> list[Stage]:
     """The stages of a run that is not built yet, as far as can be told from the files at `paths` (`planned_start`).
 
