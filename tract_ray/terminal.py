@@ -80,10 +80,6 @@ class Progress:
                 self._printed = time.monotonic()
                 self.console.print(self.line())
 
-    def skip(self, images: int) -> None:
-        """`images` will not be trained (a trial was stopped early or failed)."""
-        self.total = max(1, self.total - images)
-
     def say(self, text: str) -> None:
         """A line that stays."""
         self.console.print(text)

@@ -19,6 +19,8 @@ from tract_ray.files import require_local, require_writable
 from tract_ray.training import (
     EvaluationConfig,
     Paths,
+    RunConfig,
+    Worker,
     run_distillation,
     teacher_folder,
 )
@@ -147,6 +149,18 @@ def distill(
         seed=seed,
         settings={**more, **(settings or {})},
     )
+    return carry_out(run, paths, worker, out=out, progress=progress)
+
+
+def carry_out(
+    run: RunConfig,
+    paths: Paths,
+    worker: Worker,
+    *,
+    out: str | Path | None = None,
+    progress: bool | IO[str] = True,
+) -> Model:
+    """Bring a run that is `planned` to its scored student; `out` and `progress` are those of `distill`."""
     method = run.method.kind
     folder = Path(out).expanduser() if out else paths.storage / "distill" / f"{method}-{config_hash(run)}"
     if out:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 import tract_ray as tr
 from tract_ray.api.machine import worker_on
 from tract_ray.api.plan import planned
+from tract_ray.api.runs import carry_out
 from tract_ray.cli.arguments import (
     SCORED,
     AsJson,
@@ -133,45 +134,35 @@ def distill(
 ) -> None:
     """Distil a teacher into a student of few steps, score it, and write its model folder."""
     own = {"mu_s": mu_s, "mu_i": mu_i, "mu_i_bank": numbers("mu_i_bank", mu_i_bank, float), **settings(pairs)}
-    asked: dict[str, Any] = {
-        "dataset": with_options(dataset, skip_damaged) if dataset else None,
-        "recipe": recipe,
-        "method": method,
-        "teacher": teacher,
-        "teacher_samples": teacher_samples,
-        "network": network,
-        "student": student,
-        "students": students or (),
-        "student_from": student_from,
-        "time_schedule": time_schedule,
-        "samples": samples,
-        "batch": batch,
-        "lr": lr,
-        "evaluation_samples": evaluation_samples,
-        "rung_samples": rung_samples,
-        "features": features,
-        "seed": seed,
-        "settings": own,
-    }
-    run = planned(**asked)
+    run = planned(
+        with_options(dataset, skip_damaged) if dataset else None,
+        recipe=recipe,
+        method=method,
+        teacher=teacher,
+        teacher_samples=teacher_samples,
+        network=network,
+        student=student,
+        students=students or (),
+        student_from=student_from,
+        time_schedule=time_schedule,
+        samples=samples,
+        batch=batch,
+        lr=lr,
+        evaluation_samples=evaluation_samples,
+        rung_samples=rung_samples,
+        features=features,
+        seed=seed,
+        settings=own,
+    )
     scaling = find_recipe(recipe).scaling(run.teacher.dataset, network) if recipe else ""
     if scaling:
         print(scaling, file=progress(as_json))
+    paths, worker = Paths.at(storage, data_root, checkpoint_seconds), worker_on(device, threads)
     if dry_run:
-        foreseen = forecast(run, Paths.at(storage, data_root), worker_on(device, threads))
+        foreseen = forecast(run, paths, worker)
         show({**foreseen.to_json(), "config": to_dict(run)}, as_json, "\n".join(foreseen.lines()))
         return
-    model = tr.distill(
-        **asked,
-        out=out,
-        storage=storage,
-        data_root=data_root,
-        checkpoint_seconds=checkpoint_seconds,
-        device=device,
-        threads=threads,
-        progress=progress(as_json),
-    )
-    result = model.result
+    result = carry_out(run, paths, worker, out=out, progress=progress(as_json)).result
     assert result is not None
     lines = [
         f"student: {result.student}",
