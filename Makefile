@@ -26,7 +26,7 @@ install: $(STAMP)
 # pip runs again only when one of the two files is newer than the last installation.
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cluster,notebooks,import,export,dev]'
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cluster,notebooks,import,export,serve,dev]'
 	touch $@
 
 demo: install

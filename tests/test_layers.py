@@ -37,7 +37,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "sweep": (*RECORD, "cluster"),
     "benchmarks": SWEEP,
     "api": RUN,
-    "cli": (*SWEEP, "benchmarks", "api"),
+    "serving": (*RUN, "api"),
+    "cli": (*SWEEP, "benchmarks", "api", "serving"),
 }
 # Each package that not every machine has, and the rooms that may name it.
 NAMED_BY: dict[str, tuple[str, ...]] = {

@@ -42,6 +42,7 @@ def called(installed: Path, cwd: Path, *arguments: object) -> subprocess.Complet
 def test_the_wheel_holds_the_package_and_the_sweeps(installed: Path) -> None:
     assert sorted(file.name for file in (installed / "tract_ray" / "sweeps").iterdir()) == SCRIPTS
     assert (installed / "tract_ray" / "py.typed").is_file()
+    assert (installed / "tract_ray" / "serving" / "page.html").is_file()
     assert {entry.name for entry in installed.iterdir()} == {"tract_ray", next(installed.glob("*.dist-info")).name}
 
 
