@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from tract_ray.benchmarks.choices import CHOICES, OURS, choice_arms
 from tract_ray.benchmarks.science import (
     Claim,
+    measure,
     method_arms,
     method_claims,
     references_of,
@@ -13,10 +18,11 @@ from tract_ray.benchmarks.science import (
     tract_arms,
     tract_claims,
 )
-from tract_ray.training import Paths
-from tract_ray.training.recipes import teacher_recipe
+from tract_ray.training import EvaluationConfig, Paths
+from tract_ray.training.recipes import recipes, teacher_recipe
 
 
+@pytest.mark.slow
 def test_the_papers_findings_on_digits(tmp_path: Path) -> None:
     teacher = teacher_recipe("digits", samples=4000 * 128)
     arms = tract_arms(teacher, samples=900 * 64, seeds=[0])
@@ -24,6 +30,31 @@ def test_the_papers_findings_on_digits(tmp_path: Path) -> None:
     assert all(len(values) == 1 for values in found.values())
     for claim in tract_claims({name: values[0] for name, values in found.items()}):
         assert claim.holds, (claim, found)
+
+
+@pytest.mark.usefixtures("short_classifier")
+def test_a_run_is_measured_once(tmp_path: Path) -> None:
+    """By its own average, in a folder named by its seed and settings; then it is found again."""
+    teacher, paths = teacher_recipe("digits", "mlp_8x8_small", samples=10 * 128), Paths.at(tmp_path)
+    run, _ = tract_arms(teacher, samples=4 * 64, seeds=[0])["mu_s 0.99"]
+    run = replace(run, evaluation=EvaluationConfig(samples=60, per_phase=1, rung_samples=60))
+    first = measure("mu_s 0.99", 1, run, paths)
+    assert first[:2] == ("mu_s 0.99", 1)
+    assert first[2] > 0
+    (folder,) = (tmp_path / "science").iterdir()
+    before = (folder / "record.jsonl").read_bytes()
+    assert measure("mu_s 0.99", 1, run, paths) == first
+    assert (folder / "record.jsonl").read_bytes() == before
+
+
+def test_the_choices_are_the_recipes() -> None:
+    """All together are what `tract-cifar10` chooses; each alone differs from ours in what it is named for."""
+    arms = {name: run.method for name, (run, _) in choice_arms(teacher_recipe("digits"), [0]).items()}
+    ours, everything = ({name: getattr(arms[arm], name) for name in OURS} for arm in ("ours", "all, as the authors"))
+    assert ours == OURS
+    assert everything == {name: getattr(recipes["tract-cifar10"].method, name) for name in OURS}
+    for name, choice in CHOICES.items():
+        assert arms[name] == replace(arms["ours"], **choice)
 
 
 def test_a_claim_can_fail() -> None:

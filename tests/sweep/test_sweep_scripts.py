@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
+from dataclasses import replace
 from pathlib import Path
 
+import optuna
 import pytest
 from services import ROOT, MlflowServer, RayCluster
 from sweeps_for_tests import call
 
+from tract_ray.distillation import heuristic_mu
+from tract_ray.sweep.options import Options
 from tract_ray.tracking import MlflowStore
+from tract_ray.training.recipes import recipes
 
 SCRIPTS = sorted((ROOT / "sweeps").glob("*.py"))
 TINY = ["--teacher-samples", "1280", "--samples", "640", "--batch", "64", "--evaluation-samples", "100"]
@@ -37,6 +43,28 @@ def test_the_ablations_cost_less_than_their_rows(tmp_path: Path) -> None:
     share = re.search(r"^ trained +[\d,]+ +(\d+)%", called.out, re.MULTILINE)
     assert share is not None
     assert int(share[1]) <= 60
+
+
+def test_a_recipes_own_averages_are_the_first_anchor(tmp_path: Path) -> None:
+    """Also where the search would not have drawn them; a method without a self-teacher has its residual."""
+    plan = runpy.run_path(str(ROOT / "sweeps" / "mu_search.py"))["plan"]
+    recipe = recipes["tract-cifar10"]
+    file = tmp_path / "mine.json"
+    file.write_text(replace(recipe, method=replace(recipe.method, mu_s=0.75, mu_i_residual=3e-3)).to_json())
+    for options, mu_s, residual in (
+        (Options(recipe=str(file)), 0.75, 3e-3),
+        (Options(recipe="tract-cifar10"), 0.5, 1e-3),
+        (Options(kind="progressive"), None, 1e-3),
+    ):
+        space, run = plan(options)
+        first, *others = (space.suggest(optuna.trial.FixedTrial(dict(anchor))) for anchor in space.anchors)
+        expected = {"method.mu_i_residual": residual} | ({} if mu_s is None else {"method.mu_s": mu_s})
+        assert first == expected
+        assert first not in others
+        averages = [averaged["method.mu_s"] for averaged in others if mu_s is not None]
+        assert averages == [mu for mu in (0.5, 0.0, 0.9, 0.99, 0.999) if mu != mu_s and averages]
+        steps = {phase.steps for phase in run.method.phases()}
+        assert {heuristic_mu(residual, length) for length in steps} <= set(run.method.mu_i_bank)
 
 
 @pytest.mark.cluster

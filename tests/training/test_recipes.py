@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,21 @@ def test_it_survives_as_a_file(name: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.json"
     file.write_text(recipe.to_json())
     assert find_recipe(file) == recipe
+    content = to_dict(recipe)
+    file = tmp_path / "mine.toml"
+    file.write_text("\n".join(f"{key} = {toml(own)}" for key, own in content.items() if own is not None))
+    assert find_recipe(file) == recipe
+
+
+def toml(value: object) -> str:
+    """A value as TOML says it, None by the words that stand for it."""
+    if isinstance(value, dict):
+        said = {"clip_norm": "none"} if value.get("clip_norm", 1) is None else {}
+        said |= {key: own for key, own in value.items() if own is not None}
+        return "{" + ", ".join(f"{key} = {toml(own)}" for key, own in said.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join("'-'" if own is None else toml(own) for own in value) + "]"
+    return json.dumps(value)
 
 
 def test_the_numbers_are_the_papers() -> None:
@@ -52,6 +68,8 @@ def test_a_phase_of_the_authors_changes_one_step_after_the_boundary() -> None:
         theirs = [next(s for s in range(steps) if int(s / steps * (1 - 1e-9) * count) == k) for k in range(count)]
         assert found == theirs
         assert {config.inference_mu(phase) for phase in config.phases()} == {1e-3 ** (count / steps)}
+    with pytest.raises(InputError, match=r"^samples: 3 optimiser steps are too few for 3 phases with boundary=after"):
+        TractConfig(samples=3 * 8, batch=8, time_schedule=(64, 8, 4, 1), boundary="after")
 
 
 @pytest.mark.parametrize("name", sorted(recipes))
@@ -74,11 +92,21 @@ def test_data_of_another_shape_need_a_network() -> None:
         recipes["edm-cifar10"].run(recipes["edm-cifar10"].teacher, {})
 
 
-@pytest.mark.parametrize(("text", "says"), [('{"name": "x"}', "what is miss"), ("{", "recipe"), ('{"nam": 1}', "nam")])
+BROKEN = [
+    ('{"name": "x"}', "what is missing"),
+    ("{", "recipe"),
+    ('{"nam": 1}', "unknown 'nam'; did you mean 'name'"),
+    ("name = x", "recipe: .*x.toml cannot be read"),
+    ("nam = 1", "unknown 'nam'; did you mean 'name'"),
+]
+
+
+@pytest.mark.parametrize(("text", "says"), BROKEN)
 def test_a_broken_file_is_one_line(text: str, says: str, tmp_path: Path) -> None:
-    (tmp_path / "x.json").write_text(text)
+    file = tmp_path / ("x.toml" if "=" in text else "x.json")
+    file.write_text(text)
     with pytest.raises(InputError, match=says) as caught:
-        find_recipe(tmp_path / "x.json")
+        find_recipe(file)
     assert "\n" not in str(caught.value)
 
 

@@ -86,7 +86,7 @@ def _teacher(
             recipe.check_shape("the teacher", model.shape, network)
         return TeacherConfig(dataset=model.trained_on(named) or "digits", path=absolute(given))
     if recipe:
-        return recipe.teacher_on(named, network, samples)
+        return recipe.teacher_on(named, network, samples=samples)
     return teacher_recipe(named or "digits", network, samples=samples)
 
 

@@ -67,13 +67,12 @@ def train_teacher(
     """
     paths, worker = Paths.at(storage, data_root, checkpoint_seconds), worker_on(device, threads)
     own: dict[str, Any] = {"batch": batch, "lr": lr, "ema": ema, "label_dropout": label_dropout}
-    count, name = _count("samples", samples), absolute_dataset(dataset) if dataset else None
+    own["samples"], name = _count("samples", samples), absolute_dataset(dataset) if dataset else None
     if recipe:
-        chosen = find_recipe(recipe).teacher_on(name, network, count)
-        training_ = replace(chosen.training, **{k: v for k, v in own.items() if v is not None})
-        config = replace(chosen, training=training_, conditional=conditional or chosen.conditional, seed=seed)
+        chosen = find_recipe(recipe).teacher_on(name, network, **own)
+        config = replace(chosen, conditional=conditional or chosen.conditional, seed=seed)
     else:
-        config = teacher_recipe(name or "digits", network, conditional=conditional, seed=seed, samples=count, **own)
+        config = teacher_recipe(name or "digits", network, conditional=conditional, seed=seed, **own)
     if out:
         check_free(Path(out).expanduser())  # before hours of training
     size = config.training.batch

@@ -61,7 +61,9 @@ class Program:
 def importable(clone: Path, program: Program) -> Iterator[None]:
     """Let their modules be imported, and take them back afterwards."""
     for file in program.files:
-        require((clone / file).is_file(), "path", f"{clone} is no clone of apple/ml-tract: it has no {file}")
+        told = "its submodule is missing (git submodule update --init)" if file.startswith("edm/") else ""
+        told = told or f"{clone} is no clone of apple/ml-tract"
+        require((clone / file).is_file(), "path", f"{told}: there is no {clone / file}")
     require(importlib.util.find_spec("absl") is not None, "path", "its programs need absl-py (pip install absl-py)")
     missing = {name for name in UNUSED if importlib.util.find_spec(name) is None}
     before, path = set(sys.modules), list(sys.path)

@@ -15,7 +15,7 @@ Dataset = Annotated[
     str | None, typer.Option(help="digits (default), digits16, cifar10, imagenet64 or folder:PATH@SIZE.")
 ]
 FromRecipe = Annotated[
-    str | None, typer.Option("--recipe", help="Settings by name (`tract-ray recipes`), or a JSON file of them.")
+    str | None, typer.Option("--recipe", help="Settings by name (`tract-ray recipes`), or a JSON or TOML file of them.")
 ]
 Network = Annotated[str | None, typer.Option(help="Network preset; default: the data set's.")]
 Storage = Annotated[Path | None, typer.Option(help="Folder of runs and caches; default: runs.")]

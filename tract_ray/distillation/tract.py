@@ -66,6 +66,8 @@ class TractConfig(DistillationConfig):
         if self.boundary == "after":
             ends = [*(k * self.steps // count + 1 for k in range(1, count)), self.steps]
             shares = tuple(end - begin for begin, end in pairwise([0, *ends]))
+            few = f"{self.steps} optimiser steps are too few for {count} phases with boundary=after"
+            require(min(shares) > 0, "samples", few)
         return lay_out_phases(self.time_schedule, self.steps, shares)
 
     def updates_of(self, phase: Phase) -> float:

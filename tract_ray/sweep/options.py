@@ -79,7 +79,7 @@ class Options:
             return TeacherConfig(dataset=self._model.trained_on(self.dataset) or DATASET, path=self.teacher)
         samples = parse_count("teacher-samples", self.teacher_samples) if self.teacher_samples else None
         if self._recipe:
-            return self._recipe.teacher_on(self.dataset, self.network, samples)
+            return self._recipe.teacher_on(self.dataset, self.network, samples=samples)
         return teacher_recipe(self.dataset or DATASET, self.network, samples=samples)
 
     @cached_property

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from tract_ray.config import choose, from_dict, require, to_dict
+from tract_ray.config import InputError, choose, from_dict, require, to_dict
 from tract_ray.data import dataset_info
 from tract_ray.distillation import MethodConfig
 from tract_ray.files import read_json
@@ -60,22 +61,20 @@ class Recipe:
         require(not both, "samples", "follow from updates_per_phase; give one of them")
         return replace(self.method, **given)
 
-    def teacher_on(self, dataset: str | None, network: str | None, samples: int | None = None) -> TeacherConfig:
+    def teacher_on(self, dataset: str | None, network: str | None, **changes: Any) -> TeacherConfig:
         """The teacher that it would train: its own, or one on other data, which must be of the same shape.
 
-        Unless a `network` is named: then the recipe is scaled to it.
+        Unless a `network` is named: then the recipe is scaled to it. `changes` are settings of the teacher's training,
+        None ones are left out.
         """
-        if dataset is None and network is None:
-            own = self.teacher
-            return own if samples is None else replace(own, training=replace(own.training, samples=samples))
-        name = dataset or self.teacher.dataset
+        name, training = dataset or self.teacher.dataset, self.teacher.training
         self.check_shape(name, dataset_info(name).shape, network)
         if network is None:
-            return replace(self.teacher_on(None, None, samples), dataset=name)
-        training = self.teacher.training
+            given = {setting: value for setting, value in changes.items() if value is not None}
+            return replace(self.teacher, dataset=name, training=replace(training, **given))
         view = {setting: getattr(training, setting) for setting in ("prediction", "schedule", "weighting")}
         conditional = self.teacher.conditional and dataset_info(name).num_classes > 1
-        return teacher_recipe(name, network, conditional=conditional, samples=samples, **view)
+        return teacher_recipe(name, network, conditional=conditional, **{**view, **changes})
 
     def check_shape(self, what: str, shape: tuple[int, int, int], network: str | None) -> None:
         """Refuse images of another shape than the recipe's, unless a `network` for them is named."""
@@ -138,10 +137,29 @@ recipes: dict[str, Recipe] = {}
 
 
 def find_recipe(name: str | Path) -> Recipe:
-    """The recipe called `name`, or the one that a JSON file says (`tract-ray recipes NAME > FILE` writes one)."""
+    """The recipe called `name`, or the one that a JSON or TOML file says (`tract-ray recipes NAME > FILE` writes JSON).
+
+    TOML has no null: what is left out has its default; `clip_norm = "none"` and a student "-" stand for it.
+    """
     path = Path(name).expanduser()
-    if path.suffix == ".json" or path.is_file():
+    if path.suffix in (".json", ".toml") or path.is_file():
         require(path.is_file(), "recipe", f"there is no file {path}")
-        content = read_json(path, "recipe")
+        content = _read_toml(path) if path.suffix == ".toml" else read_json(path, "recipe")
         return from_dict(Recipe, content, field="recipe")
     return recipes[choose("recipe", str(name), recipes)]
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(path.read_text())
+    except ValueError as error:  # also of the encoding
+        raise InputError(f"recipe: {path} cannot be read ({error})") from None
+    return {key: _with_null(key, value) for key, value in content.items()}
+
+
+def _with_null(key: str, value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _with_null(name, own) for name, own in value.items()}
+    if key == "students" and isinstance(value, list):
+        return [None if own == "-" else own for own in value]
+    return None if (key, value) == ("clip_norm", "none") else value
