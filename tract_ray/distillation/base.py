@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from tract_ray.config import choose, require, to_dict
-from tract_ray.diffusion import Denoiser, GuidedDenoiser, KarrasVE, ddim_step, heun_step, loss_weight
+from tract_ray.diffusion import Denoiser, GuidedDenoiser, loss_weight
+from tract_ray.distillation.bank import AverageBank
 from tract_ray.distillation.ema import EMA, heuristic_mu
 from tract_ray.distillation.method import Batch, Method, MethodConfig, num_classes, require_teacher, squared_error
 from tract_ray.distillation.phases import Phase
@@ -148,7 +149,7 @@ class Distillation(Method):
         self.check_teacher(config, None if own is None else len(own) - 1)
         self.times = self.teacher.schedule.nodes(first) if own is None else own
         self.architecture = 0  # the phase that brought the student's
-        self.inference = {mu: EMA(student, mu) for mu in config.carried_mus(self.phase)}
+        self.inference = AverageBank(student, config.carried_mus(self.phase))
         self.recorder: AverageRecorder | None = None
         self.average_folder: AverageFolder | None = None
 
@@ -205,7 +206,7 @@ class Distillation(Method):
         if phase.index > 0:
             self.teacher = self.student.view_of(frozen_copy(self._student_of(phase.index - 1)))
         self._hold_student(phase)
-        self.inference = {mu: EMA(self.student.module, mu) for mu in self.config.carried_mus(phase)}
+        self.inference = AverageBank(self.student.module, self.config.carried_mus(phase))
         self.recorder = None
         if self.config.is_last(phase) and self.config.mu_i_snapshots:
             updates = sum(self.active(step) == "student" for step in range(phase.steps))
@@ -228,9 +229,17 @@ class Distillation(Method):
             f"recorded.{mu!r}": average for mu, average in recorded.items()
         }
 
+    def followers(self) -> list[EMA | AverageBank]:
+        """What takes the student's weights in after each step."""
+        return [self.inference, *([self.recorder.members] if self.recorder else [])]
+
+    @property
+    def settled(self) -> bool:
+        return all(follower.settled for follower in self.followers())
+
     def after_step(self, batch: Batch) -> None:
-        for average in self.averages().values():
-            average.update(self.student.module)
+        for follower in self.followers():
+            follower.update(self.student.module)
         if self.recorder and self.average_folder:
             self.recorder.store(self.student.module, self.average_folder)
 
@@ -274,26 +283,3 @@ def _inference(mu: float) -> str:
 def frozen_copy(network: nn.Module) -> nn.Module:
     """A copy of `network` for evaluation: no dropout, no gradients."""
     return copy.deepcopy(network).eval().requires_grad_(False)
-
-
-def solver_step(
-    solver: str, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, labels: Tensor | None, clip: bool = False
-) -> Tensor:
-    """The teacher's step from `t` to `s`: `ddim`, or `heun` (VE only). `clip` bounds its x0 to [-1, 1]."""
-
-    def x0(x: Tensor, time: Tensor) -> Tensor:
-        value = denoiser(x, time, labels)
-        return value.clamp(-1, 1) if clip else value
-
-    if solver == "heun":
-        return heun_step(denoiser.schedule, x0, x_t, t, s)
-    return ddim_step(denoiser.schedule, x_t, x0(x_t, t), t, s)
-
-
-def require_solver(solver: str, teacher: Denoiser, kind: str) -> None:
-    """Refuse Heun's rule for a teacher that is not variance-exploding."""
-    require(
-        solver == "ddim" or isinstance(teacher.schedule, KarrasVE),
-        "solver",
-        f"{kind} with heun needs a teacher with the schedule ve_karras, not {teacher.schedule.name}",
-    )

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from tract_ray.config import choose, require
 from tract_ray.diffusion import Denoiser, add_noise
-from tract_ray.distillation.base import Distillation, DistillationConfig, require_solver, solver_step
+from tract_ray.distillation.bank import AverageBank
+from tract_ray.distillation.base import Distillation, DistillationConfig
 from tract_ray.distillation.ema import EMA
 from tract_ray.distillation.method import Batch, register
 from tract_ray.distillation.phases import MAX_STEPS, Phase
+from tract_ray.distillation.solver import require_solver, solver_step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,9 @@ class Consistency(Distillation):
 
     def averages(self) -> dict[str, EMA]:
         return {"self_teacher": self.self_teacher, **super().averages()}
+
+    def followers(self) -> list[EMA | AverageBank]:
+        return [self.self_teacher, *super().followers()]
 
     def loss(self, batch: Batch) -> Tensor:
         step = 1 + batch.draws.integers(self.phase.teacher_steps)

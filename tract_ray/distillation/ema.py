@@ -20,15 +20,20 @@ class EMA:
         self.updates = 0
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
 
-    def weight(self) -> float:
-        """The weight `w_i` of the latest update, i = `updates` >= 1."""
-        return (1 - self.mu) / (1 - self.mu**self.updates)
+    def weight_of(self, update: int) -> float:
+        """The weight `w_i` of update number i >= 1."""
+        return (1 - self.mu) / (1 - self.mu**update)
+
+    @property
+    def settled(self) -> bool:
+        """True: every update is taken in at once."""
+        return True
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
         """Take in the weights of `network` after one more optimiser step."""
         self.updates += 1
-        torch._foreach_lerp_(list(self.network.parameters()), list(network.parameters()), self.weight())
+        torch._foreach_lerp_(list(self.network.parameters()), list(network.parameters()), self.weight_of(self.updates))
 
     @torch.no_grad()
     def reset(self, network: nn.Module) -> None:

@@ -184,6 +184,11 @@ class Method(ABC):
     def after_step(self, batch: Batch) -> None:  # noqa: B027 (a method without averages is fine)
         """Called after the optimiser: averages are taken here."""
 
+    @property
+    def settled(self) -> bool:
+        """Whether a checkpoint now leaves the steps that follow as they would be without it, bit by bit."""
+        return True
+
     def store_averages(self, folder: Path) -> None:  # noqa: B027
         """Write to `folder` what a method stores on its way beside checkpoints; only the leading worker calls this."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from tract_ray.config import InputError, require
-from tract_ray.distillation.ema import EMA
+from tract_ray.distillation.bank import AverageBank
 from tract_ray.distillation.reconstruction import Snapshot, coefficients, combine, predicted_error
 from tract_ray.files import read_json, read_safetensors, write_json, write_safetensors
 
@@ -60,11 +60,14 @@ class AverageRecorder:
 
     def __init__(self, network: nn.Module, plan: Sequence[Snapshot]) -> None:
         self.plan = tuple(sorted(plan))
-        self.members = {mu: EMA(network, mu) for mu in sorted({s.mu for s in plan if s.mu})}
+        self.members = AverageBank(network, sorted({s.mu for s in plan if s.mu}))
+        self._due = {snapshot.step for snapshot in self.plan}
 
     def store(self, network: nn.Module, folder: AverageFolder) -> None:
         """Write what the plan wants at this step; the members have been updated with `network`."""
-        step = next(iter(self.members.values())).updates
+        step = self.members.updates
+        if step not in self._due:
+            return
         for snapshot in self.plan:
             if snapshot.step == step:
                 source = self.members[snapshot.mu].network if snapshot.mu else network

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from tract_ray.config import choose, require
 from tract_ray.diffusion import Denoiser, add_noise, invert_ddim_step
-from tract_ray.distillation.base import Distillation, DistillationConfig, require_solver, solver_step
+from tract_ray.distillation.bank import AverageBank
+from tract_ray.distillation.base import Distillation, DistillationConfig
 from tract_ray.distillation.ema import EMA
 from tract_ray.distillation.method import Batch, register
 from tract_ray.distillation.phases import Phase, lay_out_phases, parse_time_schedule
+from tract_ray.distillation.solver import require_solver, solver_step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +133,9 @@ class Tract(Distillation):
 
     def averages(self) -> dict[str, EMA]:
         return {"self_teacher": self.self_teacher, **super().averages()}
+
+    def followers(self) -> list[EMA | AverageBank]:
+        return [self.self_teacher, *super().followers()]
 
     def loss(self, batch: Batch) -> Tensor:
         t, before, start = self._draw_times(batch)

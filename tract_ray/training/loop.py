@@ -146,7 +146,7 @@ def train(
                 if on_step:
                     on_step(step, value)
                 since, since_step = time.perf_counter(), step
-            if step in marks or writer.due():
+            if step in marks or (method.settled and writer.due()):
                 if step in marks and on_mark:
                     check_weights(method, step)
                     on_mark(step, record)
