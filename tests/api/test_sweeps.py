@@ -57,7 +57,7 @@ def test_what_was_found(where: dict[str, Any]) -> None:
     best = loaded.best
     assert best is not None
     assert (best.name, loaded.verdict) == (summary["best"], summary["verdict"])
-    assert loaded.table()["fid_digits"].tolist() == sorted(row["distance"] for row in summary["trials"])
+    assert loaded.table()["selection"].tolist() == sorted(row["selection"] for row in summary["trials"])
     assert set(loaded.plots()) <= {file.stem for file in (loaded.folder / "plots").glob("*.png")}
     assert loaded.picture("samples").width > 100
     assert loaded.student is not None

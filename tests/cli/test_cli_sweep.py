@@ -6,10 +6,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from commands import Called, call_script, refusal, run, tract_ray
 from services import ROOT
+
+from tract_ray.analysis.rows import TrialRow
+from tract_ray.cli.sweep_script import _failures
+from tract_ray.search.study import MACHINE
 
 SCRIPTS = sorted((ROOT / "sweeps").glob("*.py"))
 OWN = '''"""Which learning rate suits TRACT here?"""
@@ -111,3 +116,17 @@ def test_resume_takes_the_name() -> None:
 def test_the_old_way_to_call_a_script_is_the_same() -> None:
     called = call_script(ROOT / "sweeps" / "mu_search.py", "--resume", "gone")
     assert called == Called(2, "", tract_ray("sweep", "mu_search", "--resume", "gone").err)
+
+
+def test_a_further_seed_that_failed_is_named_with_its_own_error(tmp_path: Path) -> None:
+    """Its first seed had no trouble, and a trial whose number begins alike is another."""
+    sweep = SimpleNamespace(folder=tmp_path)
+    row = TrialRow("trial-1000", "failed", {}, {}, 64, reason=MACHINE)
+    found = SimpleNamespace(failed=["trial-1000"], rows=[row, row])
+    assert _failures(sweep, found) == "1 of 2 trials failed; trial-1000: its worker died; --resume tries it again"  # type: ignore[arg-type]
+    for name, error in (("trial-10000", "OSError: another"), ("trial-1000.1", "OSError: No space left on device")):
+        (tmp_path / "trials" / name).mkdir(parents=True)
+        (tmp_path / "trials" / name / "error.txt").write_text(f"Traceback (most recent call last)\n{error}\n")
+    assert _failures(sweep, found) == (  # type: ignore[arg-type]
+        "1 of 2 trials failed; trial-1000.1: OSError: No space left on device; --resume tries it again"
+    )

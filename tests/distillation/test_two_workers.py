@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -40,11 +41,16 @@ def trained(kind: str, digits: Dataset, folder: Path, worker: Worker) -> dict[st
 def work(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     digits = load_dataset("digits")
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    limit = timedelta(seconds=120)  # where one waits for the other in vain
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2, timeout=limit)
     try:
         for kind in (*sorted(methods), CHANGING):
             weights = trained(kind, digits, folder / kind, Worker(rank, 2))
             save_file(weights, folder / f"{kind}-{rank}.safetensors")
+        if rank == 0:  # a run of its own in a process that has partners: the other one does not know of it
+            lone = trained("moment_matching_instant", digits, folder / "lone", Worker())
+            save_file(lone, folder / "lone.safetensors")
+        dist.barrier()
     finally:
         dist.destroy_process_group()
 
@@ -69,6 +75,12 @@ def test_two_workers_agree_with_one(kind: str, two: Path, digits: Dataset, tmp_p
     for name, weight in alone.items():
         assert torch.equal(first[name], second[name]), name
         assert (weight - first[name]).abs().max() < 1e-7, name
+
+
+def test_a_lone_run_among_others_waits_for_nobody(two: Path, digits: Dataset, tmp_path: Path) -> None:
+    """What is summed over workers is summed over the run's, of whatever process group it finds itself in."""
+    lone, alone = load_file(two / "lone.safetensors"), trained("moment_matching_instant", digits, tmp_path, Worker())
+    assert all(torch.equal(weight, lone[name]) for name, weight in alone.items())
 
 
 def test_the_student_learned(kind: str, two: Path) -> None:

@@ -16,7 +16,7 @@ LONG = (1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1)
 
 def row(name: str, distance: float, parameters: int, status: str = "finished") -> TrialRow:
     changes = {"method.time_schedule": LONG}
-    common = {"params": {}, "changes": changes, "samples": 1024, "parameters": parameters}
+    common = {"params": {}, "changes": changes, "samples": 1024, "parameters": parameters, "selection": distance - 0.25}
     return TrialRow(name=name, status=status, distance=distance, mu_i=0.5, **common)
 
 
@@ -35,7 +35,7 @@ def cells(lines: list[str], name: str) -> list[str]:
 
 def test_students_of_several_sizes_have_a_front() -> None:
     lines = shown(row("a", 3.0, 1000), row("b", 2.0, 5000), row("c", 3.5, 2000), row("d", 1.0, 9000, "stopped early"))
-    assert cells(lines, "a")[2:] == ["1,000", "0.5", "1,024", "3.00"]
+    assert cells(lines, "a")[2:] == ["1,000", "0.5", "1,024", "2.75", "3.00"]
     assert cells(lines, "d")[-1] == "stopped"
     assert Score("fid_digits", 18, 4000, 1.0, "heun", 35).label == "teacher, 18 heun steps (35 calls)"
     assert cells(lines, "teacher, 32 steps")[3:] == ["n=4000", "1.50"]
@@ -44,7 +44,8 @@ def test_students_of_several_sizes_have_a_front() -> None:
 
 def test_students_of_one_size_have_none() -> None:
     lines = shown(row("a", 3.0, 1000), row("b", 2.0, 1000))
-    assert cells(lines, "b")[2:] == ["0.5", "1,024", "2.00"]
+    assert cells(lines, "b")[2:] == ["0.5", "1,024", "1.75", "2.00"]
+    assert "in the order of `selection`; `distance` is of noise that chose nothing" in lines
     assert not any("Pareto" in line or "1,000" in line for line in lines)
 
 

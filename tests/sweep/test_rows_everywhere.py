@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from mlflow import MlflowClient
-from services import ROOT, end, mlflow_at, start, wait_until
+from services import ROOT, RayCluster, end, mlflow_at, start, wait_until
 from sweeps_for_tests import SMALL, Called, call
 
-from tract_ray.analysis.recorded_sweep import RecordedSweep, newest_sweep
+from tract_ray.analysis.recorded_sweep import RecordedSweep, load_sweep, newest_sweep
 from tract_ray.analysis.rows import TrialRow, finished
+from tract_ray.search.seeds import mean
 from tract_ray.search.trial_name import trial_name
 from tract_ray.training import load_model
 
 pytestmark = pytest.mark.cluster
-TINY = [*SMALL.replace("--finish-anchors", "").split(), "--ray-address", "local", "--concurrency", "1"]
+TINY = [*SMALL.replace("--finish-anchors", "").split(), "--concurrency", "1"]
 STEPS = ["--time-schedule", "16,8,1", "--repeats", "2"]
 # What is asked at first, and with what it is resumed.
 SWEEPS = {
@@ -37,6 +40,7 @@ class Resumed:
     experiment: str
     folder: Path
     uri: str
+    address: str
     called: Called
     summary: dict[str, Any]
     recorded: RecordedSweep
@@ -46,13 +50,19 @@ class Resumed:
         return [TrialRow.from_json(row) for row in self.summary["trials"]]
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for the three, with one record: making a database takes seconds."""
+    made: Path = tmp_path_factory.mktemp("rows")
+    return made
+
+
 @pytest.fixture(scope="module", params=SWEEPS)
-def resumed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Resumed:
+def resumed(request: pytest.FixtureRequest, folder: Path, cluster: RayCluster, cache: Path) -> Resumed:
     """Begun, killed when its first run has a result, and resumed with more trials."""
     experiment, (first, more) = request.param, SWEEPS[request.param]
-    folder: Path = tmp_path_factory.mktemp(experiment)
-    uri, script = f"sqlite:///{folder}/mlflow.db", ROOT / "sweeps" / f"{experiment}.py"
-    where = [*TINY, "--storage", str(folder), "--mlflow-uri", uri, "--name", "rows"]
+    uri, script, folder = f"sqlite:///{folder}/mlflow.db", ROOT / "sweeps" / f"{experiment}.py", folder / experiment
+    where = [*TINY, "--storage", str(folder), "--mlflow-uri", uri, "--name", "rows", "--ray-address", cluster.address]
     sweep, log = folder / "sweeps" / "rows", folder / "log"
     driver = start([sys.executable, script, *where, *first], log, env={"TRACT_RAY_CACHE": str(cache)})
     try:
@@ -63,7 +73,9 @@ def resumed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     assert called.status == 0, called
     with mlflow_at(uri):
         recorded = newest_sweep(experiment, uri)
-    return Resumed(experiment, sweep, uri, called, json.loads((sweep / "summary.json").read_text()), recorded)
+    return Resumed(
+        experiment, sweep, uri, cluster.address, called, json.loads((sweep / "summary.json").read_text()), recorded
+    )
 
 
 def test_the_notebook_and_the_summary_have_the_same_rows(resumed: Resumed) -> None:
@@ -73,6 +85,7 @@ def test_the_notebook_and_the_summary_have_the_same_rows(resumed: Resumed) -> No
     best = finished(resumed.rows)[0]
     assert resumed.summary["best"] == best.name == resumed.recorded.table()["trial"][0]
     assert resumed.recorded.table()[resumed.recorded.metric][0] == best.distance
+    assert resumed.recorded.table()["selection"][0] == best.selection == min(row.chosen_by for row in resumed.rows)
 
 
 def test_the_terminal_has_the_same_rows(resumed: Resumed) -> None:
@@ -96,13 +109,13 @@ def test_mlflow_ranks_rows_as_the_table_does(resumed: Resumed) -> None:
             data = runs[trial_name(row.number, repeat)].data
             assert (data.tags["tract_ray.row"], data.tags["tract_ray.status"]) == (row.name, row.status)
             if row.status == "finished":
-                assert data.metrics["row_distance"] == row.distance
+                assert (data.metrics["row_distance"], data.metrics["row_selection"]) == (row.distance, row.selection)
                 assert data.metrics["distance"] == row.seeds[repeat]
             else:
                 assert "distance" not in data.metrics
     best = finished(resumed.rows)[0]
     ranked = [run for run in runs.values() if "row_distance" in run.data.metrics]
-    assert min(ranked, key=lambda r: r.data.metrics["row_distance"]).data.tags["tract_ray.row"] == best.name
+    assert min(ranked, key=lambda r: r.data.metrics["row_selection"]).data.tags["tract_ray.row"] == best.name
     parent = runs["rows"]
     assert parent.data.tags["tract_ray.best_trial"] == best.name
     assert parent.data.metrics["distance"] == best.distance
@@ -125,6 +138,27 @@ def test_the_published_student_is_the_rows(resumed: Resumed, tmp_path: Path) -> 
     (run,) = client.search_runs([experiment.experiment_id], query)
     student = load_model(Path(client.download_artifacts(run.info.run_id, "student", str(tmp_path))))
     assert student.about["mu_i"] == best.mu_i
+    assert student.about["distance"] == (best.seeds[0] if best.seeds else best.distance)
+
+
+def test_the_study_was_told_what_rows_are_chosen_by(resumed: Resumed) -> None:
+    """All of a row is of its one mu_i, on the two sets of noise; the mean over seeds is that of what each reports."""
+    study = optuna.load_study(study_name="rows", storage=f"sqlite:///{resumed.folder}/study.db")
+    for row in finished(resumed.rows):
+        assert study.trials[row.number].value == row.selection == row.distances[row.mu_i or 0.0]
+        seeds = [resumed.folder / "trials" / trial_name(row.number, k) / "result.json" for k in range(len(row.seeds))]
+        fresh = [json.loads(file.read_text())["reported"][repr(row.mu_i)] for file in seeds]
+        assert list(row.seeds) == fresh
+        assert row.distance == mean(fresh) != row.selection
+
+
+def test_a_sweep_that_was_moved_has_the_same_rows(resumed: Resumed, tmp_path: Path) -> None:
+    shutil.copytree(resumed.folder, tmp_path / "sweeps" / "rows")
+    moved = load_sweep("rows", storage=tmp_path)
+    assert moved.rows == resumed.rows
+    assert moved.student is not None
+    assert moved.student.is_relative_to(tmp_path)
+    assert load_model(moved.student).about["mu_i"] == finished(resumed.rows)[0].mu_i
 
 
 def test_a_list_has_its_rows_in_order(resumed: Resumed) -> None:
@@ -143,6 +177,6 @@ def test_more_members_are_refused(resumed: Resumed, cache: Path) -> None:
         pytest.skip("not a population")
     where = [*TINY, "--storage", str(resumed.folder.parents[1]), "--mlflow-uri", resumed.uri, "--name", "rows"]
     script = ROOT / "sweeps" / "population_search.py"
-    called = call(*where, "--trials", "12", "--resume", script=script, cache=cache)
+    called = call(*where, "--ray-address", resumed.address, "--trials", "12", "--resume", script=script, cache=cache)
     assert called.status == 2
     assert re.match(r"error: trials: rows is a population of 8 trials, and with 12 its members would be", called.err)

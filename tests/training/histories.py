@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 from tract_ray.training import RunConfig
@@ -92,10 +93,11 @@ def number(value: Any) -> Any:
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def ends_of(run: RunConfig, start: Any, data: str) -> list[tuple[str, str]]:
+def ends_of(run: RunConfig, start: Any, data: str, networks: Sequence[str] = ()) -> list[tuple[str, str]]:
     """For each stage: what identifies what it keeps, and what identifies its scores.
 
-    `start` identifies teacher, data, student and its first weights; `data` is the data set's name.
+    `start` identifies teacher, data, student and its first weights; `data` is the data set's name; `networks` names the
+    student of each phase, where they were asked for.
     """
     method: Method = run.method
     phases = schedule(method)
@@ -111,13 +113,15 @@ def ends_of(run: RunConfig, start: Any, data: str) -> list[tuple[str, str]]:
         carried = sorted({own, *map(float, bank)})
         state = digest(state, begin, end, long, short, carried, method.mu_i_snapshots if last else 0)
         state = digest(state, last) if carries else state  # more is kept where another phase follows
+        if index and networks and networks[index] != networks[index - 1]:
+            state = digest(state, "another network", networks[index])
         first = begin
         for step in range(begin, end):
             measured = getattr(method, "preconditioner_steps", 0) > step
             read = step, rate(method, step, begin, end), of_path(method, "mu_s", step), measured
             state = digest(state, read)
             if step + 1 in ends:
-                scores = digest(state, first, scored_by(run, last and step + 1 == end), own, data)
+                scores = digest(state, first, scored_by(run, step + 1 == ends[-1]), own, data)
                 found.append((scores if method.kind in BEST else digest(state, first), scores))
                 first = step + 1
         state = digest(state, own)
@@ -128,7 +132,6 @@ def scored_by(run: RunConfig, last: bool) -> tuple[Any, ...]:
     """What the scores of a stage depend on, beside the networks."""
     e, best = run.evaluation, run.method.kind in BEST
     counts = (e.samples if last or best else None, None if best else e.rung_samples)
-    others = [
-        getattr(e, f.name) for f in dataclasses.fields(e) if f.name not in ("features", "samples", "rung_samples")
-    ]
+    elsewhere = {"features", "samples", "rung_samples"} | (set() if last and not best else {"report"})
+    others = [getattr(e, f.name) for f in dataclasses.fields(e) if f.name not in elsewhere]
     return (e.features or "classifier", counts, others, last)

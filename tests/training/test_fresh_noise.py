@@ -9,19 +9,22 @@ import pytest
 import torch
 from runs import content_of, tiny_run
 
+from tract_ray.analysis.rows import TrialRow, student_of
 from tract_ray.data import load_dataset
+from tract_ray.distillation import MethodConfig, MomentMatchingConfig
 from tract_ray.evaluation import Evaluator
 from tract_ray.evaluation.noise import Noise, fixed_labels, fixed_noise, set_seed
-from tract_ray.training import Paths, RunConfig, RunResult, load_model, run_distillation
+from tract_ray.training import Model, Paths, RunConfig, RunResult, load_model, run_distillation
+from tract_ray.training.averages import student_at
 from tract_ray.training.record import read_scores
 
 PARTS = replace(tiny_run().replace_method(lr_path=(1e-3,) * 4, mu_s_path=(0.5, 0.9, 0.25, 0.5)), parts=2)
 
 
-def measured(result: RunResult, paths: Paths, noise: Noise) -> float:
-    """The distance of a run's student, by an evaluator that knows nothing of the run."""
+def measured(result: RunResult, paths: Paths, noise: Noise, student: Model | None = None) -> float:
+    """The distance of a run's student, or of another one, by an evaluator that knows nothing of the run."""
     evaluator = Evaluator(load_dataset("digits"), "classifier", paths.cache)
-    student = load_model(result.student)
+    student = student or load_model(result.student)
     samples = result.evaluation["samples"]
     return evaluator.distance_of(evaluator.features(lambda noise, _: student.sample(noise), 0, samples, noise))
 
@@ -38,7 +41,7 @@ def test_a_bank_is_chosen_from_on_one_set_and_reported_on_another(paths: Paths, 
     assert {score.noise for _, score in read_scores(tmp_path)[:-1]} == {"select"}
 
 
-def test_where_nothing_is_chosen_there_is_one_score(
+def test_a_run_without_a_bank_can_be_chosen_and_reported_on_different_noise(
     paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tiny_run().replace_method(mu_i_bank=())
@@ -51,8 +54,9 @@ def test_where_nothing_is_chosen_there_is_one_score(
 
     monkeypatch.setattr(Evaluator, "features", counted)
     result = run_distillation(run, paths, tmp_path)
-    assert seen == [(70, "select")] * 3 + [(80, "report")]
-    assert result.distances == {result.mu_i: result.distance}
+    assert seen == [(70, "select")] * 3 + [(80, "select"), (80, "report")]
+    assert result.distances == {result.mu_i: result.selection}
+    assert abs(result.distance - result.selection) > 1e-4 * result.distance
 
 
 def test_an_own_mu_i_is_reported_on_fresh_noise(paths: Paths, tmp_path: Path) -> None:
@@ -60,6 +64,29 @@ def test_an_own_mu_i_is_reported_on_fresh_noise(paths: Paths, tmp_path: Path) ->
     result = run_distillation(run, paths, tmp_path)
     assert result.mu_i == next(iter(result.distances))
     assert result.distance == pytest.approx(measured(result, paths, "report"), rel=1e-5)
+
+
+BEST = MomentMatchingConfig(samples=8 * 16, batch=16, sampling_steps=2, mu_i_bank=(0.5, 0.9))
+
+
+@pytest.mark.parametrize("method", [tiny_run().method, BEST], ids=lambda method: method.kind)
+def test_all_of_a_bank_is_reported_where_seeds_are_compared(method: MethodConfig, paths: Paths, tmp_path: Path) -> None:
+    """Also of a method that keeps its best evaluation: all averages of that one, in the stage and in the run."""
+    plain = replace(tiny_run(), method=method)
+    one = run_distillation(plain, paths, tmp_path / "chosen")
+    run = replace(plain, evaluation=replace(plain.evaluation, report="all"))
+    every = run_distillation(run, paths, tmp_path / "all")
+    assert (every.distance, every.mu_i, every.distances) == (one.distance, one.mu_i, one.distances)
+    assert every.trained == 0
+    assert one.reported == {one.mu_i: one.distance}
+    assert every.reported.keys() == every.distances.keys()
+    assert len(set(every.reported.values()) | set(every.distances.values())) == 2 * len(every.distances)
+    for mu, distance in every.reported.items():
+        row = TrialRow("all", "finished", {}, {}, 0, mu_i=mu)
+        folder = student_of(row, tmp_path)
+        student = load_model(folder) if folder else student_at(run, paths, mu, {})
+        assert student is not None
+        assert distance == pytest.approx(measured(every, paths, "report", student), rel=1e-5)
 
 
 @pytest.mark.parametrize("run", [tiny_run(), PARTS], ids=["whole", "parts"])

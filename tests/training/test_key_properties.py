@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -69,22 +70,32 @@ SPELT: list[tuple[NetworkConfig | None, str]] = [  # a student's network, and wh
 LATE = {"mu_i_last", "mu_i_bank", "mu_i_snapshots", "time_schedule", "end_steps", "lr_path"}  # may spare phase 1
 
 
+class Begun(NamedTuple):
+    """What a run begins with, and the networks of its phases where it names them, as the folders below were made."""
+
+    weights: str
+    network: str
+    source: str
+    seed: int
+    phases: tuple[str, ...] = ()
+
+
 class Drawn:
-    """Runs by draw; each comes with what it begins with, as the folders below were made."""
+    """Runs by draw; each comes with what it begins with."""
 
     def __init__(self, paths: Paths, folder: Path, seed: int) -> None:
         self.draw = random.Random(seed)
         model = teacher_of(paths)
         v, eps = (read_as(model, kind, folder / kind) for kind in ("v", "eps"))
         copy = model.save(folder / "copy")
-        longer = dataclasses.replace(BASE.teacher.training, samples=20 * 16 + 3)  # not by a step
+        longer = replace(BASE.teacher.training, samples=20 * 16 + 3)  # not by a step
         self.teachers = [
             (BASE.teacher, "v"),
-            (dataclasses.replace(BASE.teacher, training=longer), "v"),
+            (replace(BASE.teacher, training=longer), "v"),
             (from_folder(v).teacher, "v"),
             (from_folder(copy).teacher, "v"),
             (from_folder(eps).teacher, "eps"),
-            (dataclasses.replace(BASE.teacher, seed=1), "other"),
+            (replace(BASE.teacher, seed=1), "other"),
         ]
         self.starts = [("teacher", "teacher"), ("random", "random"), (str(copy), "v")]
 
@@ -99,13 +110,25 @@ class Drawn:
             given = {name: self.draw.choice(POOLS[name]) for name in chosen}
             try:
                 if base:
-                    return dataclasses.replace(base, **given)
+                    return replace(base, **given)
                 return config_type(**{"samples": 40 * BATCH, "batch": BATCH, "lr": 1e-3, **given})
             except InputError:
                 continue
         return base or config_type(samples=40 * BATCH, batch=BATCH, lr=1e-3)
 
-    def run(self, base: tuple[RunConfig, Any] | None = None) -> tuple[RunConfig, Any]:
+    def students(self, run: RunConfig, begun: Begun) -> tuple[RunConfig, Begun]:
+        """The same run, sometimes with a network for each phase; the first is its teacher's."""
+        run, begun, count = replace(run, students=()), begun._replace(phases=()), len(run.method.phases())
+        if begun.network != "teacher's" or begun.source != begun.weights or count == 1 or self.draw.random() < 0.7:
+            return run, begun
+        drawn = [self.draw.choice([*SPELT[:4], *SPELT]) for _ in range(count - 1)]
+        names = ["teacher's"]
+        for network, name in drawn:
+            names.append(name if network else names[-1])
+        students = (run.student, *(network for network, _ in drawn))
+        return replace(run, student=None, students=students), begun._replace(phases=tuple(names))
+
+    def run(self, base: tuple[RunConfig, Begun] | None = None) -> tuple[RunConfig, Begun]:
         """A run and what it begins with; near `base` where there is one."""
         draw = self.draw
         if base is None or draw.random() < 0.3:
@@ -116,25 +139,28 @@ class Drawn:
                 start, source = "teacher", "teacher"
             method = base[0].method if base else self.method(draw.choice(KINDS))
             whole = network == "teacher's" and source != "random"
-            begun = weights, network, (weights if whole else source), draw.choice([0, 0, 1])
-            run = RunConfig(teacher=teacher, method=method, student=student, student_from=start, seed=begun[3])
-            return run, begun
+            begun = Begun(weights, network, (weights if whole else source), draw.choice([0, 0, 1]))
+            run = RunConfig(teacher=teacher, method=method, student=student, student_from=start, seed=begun.seed)
+            return self.students(run, begun)
         run, begun = base
         evaluation = EvaluationConfig(
             features=draw.choice(["", "classifier"]),
             samples=draw.choice([80, 90]),
             rung_samples=draw.choice([70, 75]),
             select=draw.choice(["best", "own"]),
+            report=draw.choice(["chosen", "all"]),
         )
-        changed = dataclasses.replace(
-            run, method=self.method(run.method.kind, run.method, draw.choice([0, 1, 1, 2])), parts=0
-        )
-        changed = dataclasses.replace(changed, parts=draw.choice([0, len(changed.method.part_ends())]))
-        return dataclasses.replace(changed, evaluation=evaluation if draw.random() < 0.5 else run.evaluation), begun
+        method = self.method(run.method.kind, run.method, draw.choice([0, 1, 1, 2]))
+        plain = replace(run, student=run.first_student, students=(), parts=0)
+        changed = replace(plain, method=method, evaluation=evaluation if draw.random() < 0.5 else run.evaluation)
+        changed = replace(changed, parts=draw.choice(range(len(method.part_ends()) + 1)))
+        if len(method.phases()) == len(run.method.phases()) and draw.random() < 0.7:
+            return replace(changed, student=run.student, students=run.students), begun
+        return self.students(changed, begun)
 
 
 @pytest.fixture(scope="module")
-def drawn(trained: Paths, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[RunConfig, Any]]:
+def drawn(trained: Paths, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[RunConfig, Begun]]:
     """2,200 pairs, each a run and a near one."""
     source, runs = Drawn(trained, tmp_path_factory.mktemp("folders"), 7), []
     for _ in range(2200):
@@ -144,13 +170,13 @@ def drawn(trained: Paths, tmp_path_factory: pytest.TempPathFactory) -> list[tupl
 
 
 def test_equal_results_share_a_key_and_different_ones_never_do(
-    drawn: list[tuple[RunConfig, Any]], trained: Paths
+    drawn: list[tuple[RunConfig, Begun]], trained: Paths
 ) -> None:
     """Among all stages of all the runs, keys and results stand one to one; so do scores."""
     store, of_key, of_result = StageStore(trained), dict[str, str](), dict[str, str]()
     alike = Counter[str]()
     for number, (run, begun) in enumerate(drawn):
-        stages, told = store.stages_of(run), ends_of(run, begun, "digits")
+        stages, told = store.stages_of(run), ends_of(run, begun[:4], "digits", begun.phases)
         assert len(stages) == len(told), run
         for stage, (result, scores) in zip(stages, told, strict=True):
             for key, wanted in ((stage.key, result), ("scored " + stage.scored, "scored " + scores)):
@@ -165,11 +191,14 @@ def test_equal_results_share_a_key_and_different_ones_never_do(
     assert alike["pairs"] >= 2000
     assert min(alike["same"], alike["part"], alike["other"]) >= 60, alike
     assert {run.method.kind for run, _ in drawn} == set(KINDS)
+    middle = sum(0 < run.parts < len(run.method.part_ends()) for run, _ in drawn)
+    named = [set(begun.phases) for _, begun in drawn if begun.phases]
+    assert min(middle, len(named), sum(names == {"teacher's"} for names in named)) >= 30
 
 
 def method(kind: str, **settings: Any) -> RunConfig:
     plain = {"samples": 20 * BATCH, "batch": BATCH, "lr": 1e-3, **settings}
-    return dataclasses.replace(BASE, method=methods[kind].config_type(**plain))
+    return replace(BASE, method=methods[kind].config_type(**plain))
 
 
 MATCHING = {"sampling_steps": 2, "lr": 1e-4}

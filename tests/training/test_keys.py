@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from runs import tiny_run
 
+from tract_ray.config import InputError
 from tract_ray.diffusion import Denoiser
 from tract_ray.training import (
     EvaluationConfig,
@@ -55,6 +56,9 @@ def test_the_same_weights_as_another_prediction_are_another_teacher(paths: Paths
     first, second = (run_distillation(run, paths, tmp_path / name) for run, name in ((v, "1"), (eps, "2")))
     assert (first.trained, second.trained) == (960, 960)
     assert first.distances != second.distances
+    read_as(teacher_of(paths), "eps", tmp_path / "v")
+    with pytest.raises(InputError, match=r"^output: .* holds the result of another teacher than is there now; choose"):
+        run_distillation(v, paths, tmp_path / "1")
 
 
 def pictures(folder: Path, level: int) -> str:
@@ -83,6 +87,10 @@ def test_a_teacher_without_data_set_takes_nothing_over_from_other_data(paths: Pa
     run_distillation(dark, paths, tmp_path / "1")
     assert run_distillation(bright, paths, tmp_path / "2").trained == 960
     assert StageStore(paths).has(StageStore(paths).stages_of(dark)[-1])  # what was planned is what was kept
+    assert run_distillation(dark, paths, tmp_path / "1").trained == 960  # found again
+    pictures(tmp_path / "dark", 60)
+    with pytest.raises(InputError, match=r"^output: .* holds the result of another data set than is there now; choose"):
+        run_distillation(dark, paths, tmp_path / "1")
 
 
 def test_reference_scores_are_of_the_model_and_not_of_its_folders_name(paths: Paths, tmp_path: Path) -> None:
@@ -106,11 +114,12 @@ def test_a_student_that_names_its_teachers_network_is_its_teachers(paths: Paths,
         replace(BASE, student=NetworkConfig(name="mlp_8x8_small", options={**options, "dropout": 0.0})),
         from_folder(teacher_of(paths).save(tmp_path / "copy")),
         replace(BASE, student_from=str(tmp_path / "copy")),
+        replace(BASE, students=(None, NetworkConfig(name="mlp_8x8", options=options))),
     ]
-    assert [keys(run, paths) for run in same] == [keys(BASE, paths)] * 4
+    assert [keys(run, paths) for run in same] == [keys(BASE, paths)] * 5
     first = run_distillation(BASE, paths, tmp_path / "first")
-    second = run_distillation(same[1], paths, tmp_path / "second")
-    assert (second.trained, second.distances) == (0, first.distances)
+    second, phases = (run_distillation(same[k], paths, tmp_path / str(k)) for k in (1, 4))
+    assert (second.trained, second.distances) == (phases.trained, phases.distances) == (0, first.distances)
 
 
 def test_a_stage_is_of_the_teachers_weights_and_not_of_its_configuration(paths: Paths, tmp_path: Path) -> None:

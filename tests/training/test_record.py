@@ -49,7 +49,7 @@ def test_a_kill_while_it_is_cut_back_loses_nothing(tmp_path: Path) -> None:
 def test_scores(tmp_path: Path) -> None:
     """A score comes back as it was, to the last digit and in its order, and is drawn under the names of its metric."""
     scores = [
-        MarkScore("novelty", 10 / 3, 0.1, 2, 4000, "report", {0.9: 1 / 3, 0.1: 2 / 7}),
+        MarkScore("novelty", 10 / 3, 0.1, 2, 4000, "report", {0.9: 1 / 3, 0.1: 2 / 7}, {0.1: 10 / 3}),
         MarkScore("novelty", 5.0, 0.5, 1),
     ]
     record = Record(tmp_path)
@@ -62,6 +62,14 @@ def test_scores(tmp_path: Path) -> None:
     assert read_lines(tmp_path)[1]["metrics"] == {"novelty": 10 / 3, "mu_i_best": 0.1, "steps": 2, **bank}
     write_lines(tmp_path, read_lines(tmp_path)[2:])
     assert [samples for samples, _ in read_scores(tmp_path)] == [2]
+
+
+def test_mu_i_that_differ_in_the_last_digit_have_names_of_their_own() -> None:
+    """As those of long trainings do: 1e-3 and 1e-4 to the power of one in four million steps agree in six digits."""
+    mus = [residual ** (1 / 4_000_000) for residual in (1e-3, 1e-4)]
+    assert f"{mus[0]:.6g}" == f"{mus[1]:.6g}"
+    named = MarkScore("fid", 1.0, mus[0], 1, distances=dict.fromkeys(mus, 1.0)).metrics()
+    assert [float(name.removeprefix("fid/mu_i_")) for name in named if name.startswith("fid/mu_i_")] == mus
 
 
 def test_older_records_say_scores_by_name(tmp_path: Path) -> None:

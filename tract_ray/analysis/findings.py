@@ -16,7 +16,10 @@ def finding(best: Sequence[TrialRow], *, costly: bool) -> str:
     of parameters only: a smaller student with a larger distance is not worse, and both may be on the Pareto front.
     """
     # Rows may be equal but for their names: of those, the verdict is about the best.
-    different = list({json.dumps(row.changes, sort_keys=True): row for row in reversed(best)}.values())
+    seen: dict[str, TrialRow] = {}
+    for row in best:
+        seen.setdefault(json.dumps(row.changes, sort_keys=True), row)
+    different = list(seen.values())
     if not different:
         return ""
     if not costly:
@@ -34,4 +37,4 @@ def finding(best: Sequence[TrialRow], *, costly: bool) -> str:
 
 
 def _compared(rows: Sequence[TrialRow]) -> str:
-    return verdict({row.label: row.seeds or (row.distance or 0.0,) for row in rows}).text
+    return verdict({row.label: row.seeds or (row.distance or 0.0,) for row in rows}, [row.label for row in rows]).text

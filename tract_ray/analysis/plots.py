@@ -73,7 +73,7 @@ def response(rows: Sequence[TrialRow], name: str, metric: str, reference: Mappin
 
 
 def bank_response(rows: Sequence[TrialRow], metric: str, most: int = 6) -> Figure:
-    """Distance against mu_i: each finished trial's bank is one line, the best `most` of them are drawn."""
+    """Distance against mu_i, on the noise that chooses: a line for each bank of the best `most` finished trials."""
     figure, axes = _figure()
     for rank, row in enumerate(finished(list(rows))[:most]):
         points = sorted(row.distances.items())
@@ -89,23 +89,23 @@ def bank_response(rows: Sequence[TrialRow], metric: str, most: int = 6) -> Figur
             label=row.label if rank == 0 else None,
         )
     _mu_axis(axes, "mu_i")
-    axes.set_ylabel(metric)
+    axes.set_ylabel(f"{metric}, as chosen from")
     axes.legend(frameon=False, fontsize=8)
     return figure
 
 
 def history(rows: Sequence[TrialRow], metric: str) -> Figure:
-    """Distances in the order of the trials, and the best so far."""
+    """Distances in the order of the trials, and that of the best so far, which another set of noise chooses."""
     figure, axes = _figure()
     best: list[float] = []
+    leader: TrialRow | None = None
     for x, row in enumerate(rows):
-        value = row.distance if row.status == "finished" else None
-        if value is None:  # its last score, if any, is that of a sampler of more steps: not to be compared
+        if row.status != "finished":  # its last score, if any, is that of a sampler of more steps: not to be compared
             axes.scatter(x, 0.97, transform=axes.get_xaxis_transform(), color=MUTED, marker="x", s=26, zorder=2)
-            best.append(best[-1] if best else float("nan"))
-            continue
-        axes.scatter(x, value, color=INK, s=30, zorder=2)
-        best.append(min(value, best[-1]) if best and best[-1] == best[-1] else value)
+        else:
+            axes.scatter(x, float(row.distance or 0), color=INK, s=30, zorder=2)
+            leader = row if leader is None or row.chosen_by < leader.chosen_by else leader
+        best.append(float(leader.distance or 0) if leader else float("nan"))
     axes.plot(range(len(best)), best, color=ACCENT, drawstyle="steps-post", linewidth=1.5, zorder=1)
     _log_axis(axes)
     axes.set_xlabel("trial (crosses: stopped early or failed)")
@@ -125,11 +125,19 @@ def importance_bars(values: Mapping[str, float]) -> Figure:
     return figure
 
 
-def pareto(points: Mapping[str, tuple[float, float]], metric: str, cost: str) -> Figure:
-    """(distance, cost) of each configuration by name; those that no other one beats are joined and named."""
+def pareto(
+    points: Mapping[str, tuple[float, float]],
+    metric: str,
+    cost: str,
+    chosen_by: Mapping[str, tuple[float, float]] | None = None,
+) -> Figure:
+    """(distance, cost) of each configuration by name; those that no other one beats are joined and named.
+
+    Which these are is told by `chosen_by`, where it is given.
+    """
     figure, axes = _figure()
     names = list(points)
-    front = [names[k] for k in pareto_front([points[name] for name in names])]
+    front = [names[k] for k in pareto_front([(chosen_by or points)[name] for name in names])]
     others = [points[name] for name in names if name not in front]
     best = [points[name] for name in front]
     axes.scatter([c for _, c in others], [d for d, _ in others], color=MUTED, s=26, zorder=2)
@@ -218,8 +226,8 @@ def plots(
             {r.label: interval(r.seeds or (r.distance or 0.0,)) for r in best[:40]}, metric
         )
     if len({r.parameters for r in best}) > 1:
-        points = {r.label: objectives(r) for r in best}
-        figures["pareto"] = pareto(points, metric, "parameters")
+        points = {r.label: (float(r.distance or 0), float(r.parameters)) for r in best}
+        figures["pareto"] = pareto(points, metric, "parameters", {r.label: objectives(r) for r in best})
     if any(len(r.distances) > 1 for r in rows):
         figures["mu_i"] = bank_response(rows, metric)
     return figures

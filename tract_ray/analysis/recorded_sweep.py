@@ -8,7 +8,7 @@ from typing import Any
 
 import optuna
 
-from tract_ray.analysis.rows import TrialRow, finished, importances, read_rows
+from tract_ray.analysis.rows import TrialRow, finished, importances, read_rows, student_of
 from tract_ray.config import InputError, choose, require
 from tract_ray.files import read_json
 from tract_ray.tracking.store import PARENT_TAG, SWEEP_TAG, TRIAL_TAG, tracking_uri
@@ -37,7 +37,7 @@ class RecordedSweep:
 
     @property
     def best(self) -> TrialRow | None:
-        """The finished trial of the smallest distance."""
+        """The finished trial of the smallest `selection`."""
         return next(iter(finished(self.rows)), None)
 
     @property
@@ -51,8 +51,8 @@ class RecordedSweep:
         best = self.best
         if not self.folder or not best:
             return None
-        run = self.folder / "trials" / best.name
-        return next(folder for folder in (run / "pooled" / "student", run / "student") if folder.is_dir())
+        trials = self.folder / "trials"
+        return student_of(best, trials) or trials / best.name / "student"
 
     def table(self) -> Any:
         """The trials as a pandas DataFrame, finished ones first and best first."""
@@ -61,8 +61,8 @@ class RecordedSweep:
         others = [row for row in self.rows if row.status != "finished"]
         return pd.DataFrame(
             [
-                {"trial": r.name, **_short(r.changes), "mu_i": r.mu_i, "images": r.samples, self.metric: r.distance}
-                | {"status": r.status}
+                {"trial": r.name, **_short(r.changes), "mu_i": r.mu_i, "images": r.samples}
+                | {"selection": r.selection, self.metric: r.distance, "status": r.status}
                 for r in [*finished(self.rows), *others]
             ]
         )
@@ -94,10 +94,10 @@ def load_sweep(name: str, *, storage: str | Path | None = None, mlflow_uri: str 
 
     >>> import tract_ray as tr
     >>> found = tr.load_sweep("lr-example", storage=runs)
-    >>> found.best.distance == min(row.distance for row in found.rows)
+    >>> found.best.selection == min(row.selection for row in found.rows)
     True
     >>> found.table().columns.tolist()
-    ['trial', 'lr', 'mu_i', 'images', 'fid_digits', 'status']
+    ['trial', 'lr', 'mu_i', 'images', 'selection', 'fid_digits', 'status']
     """
     if mlflow_uri:
         client = _client(mlflow_uri)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -15,11 +16,13 @@ from tract_ray.search.seeds import pooled
 from tract_ray.search.space import ROW
 from tract_ray.search.study import ANCHOR, CHANGES, COSTS, CUT, FAILED
 from tract_ray.search.trial_name import trial_name
-from tract_ray.training import RunResult
+from tract_ray.training import RunResult, load_model
 from tract_ray.training.result import RESULT
+from tract_ray.training.scoring import BEST_BANK
 
 STATES = {"COMPLETE": "finished", "PRUNED": "stopped early", "FAIL": "failed", "RUNNING": "running"}
 
+POOLED = Path("pooled", "student")  # below a trial: made of a stage, where the first seed's own mu_i is another
 PASSED_ON = "passed on"  # a member of a population, before its last part
 CUT_SHORT = "cut short"  # by the budget: a larger one continues it
 
@@ -27,6 +30,10 @@ CUT_SHORT = "cut short"  # by the budget: a larger one continues it
 @dataclass(frozen=True)
 class TrialRow:
     """One trial. With several seeds, `distance` and `distances` (by mu_i) are means; `seeds` has each one's distance.
+
+    All are of the one `mu_i` that is best in the mean. What chooses, among averages and among trials, is another set of
+    noise than that of `distance` and `seeds`: on it `distances` are measured, and `selection`, the one of `mu_i`, is
+    what the study is told.
 
     A stopped trial has the last score it reported. `samples` are those of one seed; `costs` by seed are what it saw
     (`samples`), what it `trained` itself, and its `device_seconds`. `reason` says why it failed.
@@ -46,6 +53,7 @@ class TrialRow:
     parameters: int = 0
     costs: tuple[dict[str, float], ...] = ()
     reason: str = ""
+    selection: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data: what `summary.json` holds, in the sweep's folder and in MLflow."""
@@ -62,6 +70,12 @@ class TrialRow:
     def number(self) -> int:
         """The trial's number."""
         return int(self.name.removeprefix("trial-"))
+
+    @property
+    def chosen_by(self) -> float:
+        """What trials are compared by; NaN of one without any score."""
+        known = (self.selection, self.distance)
+        return next((float(value) for value in known if value is not None), math.nan)
 
     @property
     def label(self) -> str:
@@ -120,6 +134,18 @@ def read_row(trial: optuna.trial.FrozenTrial, trials: Path) -> TrialRow | None:
     )
 
 
+def student_of(row: TrialRow, trials: Path) -> Path | None:
+    """The folder of the student that `row` is about: its first seed's, with the row's mu_i; None if that is not kept.
+
+    The first seed's and not the best one's: a row is no better than its seeds are in the mean.
+    """
+    run = trials / row.name
+    for folder in (run / "student", run / BEST_BANK / repr(row.mu_i), run / POOLED):
+        if folder.is_dir() and (row.mu_i is None or load_model(folder).about.get("mu_i") == row.mu_i):
+            return folder
+    return None
+
+
 def read_rows(study: optuna.Study, trials: Path) -> list[TrialRow]:
     """Rows of all trials that were handed out, in their order; an earlier sweep's that warmed it up are not."""
     rows = (read_row(trial, trials) for trial in study.get_trials(deepcopy=False))
@@ -127,13 +153,13 @@ def read_rows(study: optuna.Study, trials: Path) -> list[TrialRow]:
 
 
 def finished(rows: list[TrialRow]) -> list[TrialRow]:
-    """Finished trials, best first."""
-    return sorted((r for r in rows if r.status == "finished"), key=lambda r: (r.distance, r.name))
+    """Finished trials, best first: by what chooses, so that the first one's `distance` is of noise that did not."""
+    return sorted((r for r in rows if r.status == "finished"), key=lambda r: (r.chosen_by, r.name))
 
 
 def objectives(row: TrialRow) -> tuple[float, float]:
-    """What a Pareto front is of: the distance and the number of parameters of a finished trial."""
-    return float(row.distance or 0), float(row.parameters)
+    """What a Pareto front is chosen by: the distance and the number of parameters of a finished trial."""
+    return row.chosen_by, float(row.parameters)
 
 
 def importances(study: optuna.Study) -> dict[str, float]:

@@ -62,15 +62,15 @@ class Verdict:
         return self.p is not None and self.p < LEVEL
 
 
-def verdict(seeds: Mapping[str, Sequence[float]]) -> Verdict:
-    """Compare the two smallest means of `seeds`, the distances of each configuration's repeats.
+def verdict(seeds: Mapping[str, Sequence[float]], ranked: Sequence[str] = ()) -> Verdict:
+    """Compare the first two `ranked` (default: the two smallest means) of `seeds`, each configuration's distances.
 
-    Welch's t-test, two-sided: unequal variances, any numbers of seeds. The two are chosen by what is compared, so a
-    p-value near 5% is weak evidence where many configurations were tried.
+    Welch's t-test, two-sided: unequal variances, any numbers of seeds. Where the two are chosen by what is compared, or
+    by other noise of the same runs, a p-value near 5% is weak evidence if many configurations were tried.
     """
     require(bool(seeds), "seeds", "there is no configuration to compare")
     means = {name: interval(values) for name, values in seeds.items()}
-    ranked = sorted(means, key=lambda name: (means[name].mean, name))
+    ranked = ranked or sorted(means, key=lambda name: (means[name].mean, name))
     best, second = ranked[0], ranked[1] if len(ranked) > 1 else None
     if second is None:
         return Verdict(best, None, None, f"{best} ({means[best]}) is the only configuration")

@@ -137,7 +137,8 @@ def measure(arm: str, seed: int, run: RunConfig, paths: Paths) -> tuple[str, int
     result = run_distillation(run, paths, paths.storage / "science" / config_hash(run))
     # The method's own mu_i, not the best of a bank; but what keeps its best evaluation reports that.
     keeps_best = methods[run.method.kind].keeps_best
-    return arm, seed, result.distance if keeps_best else next(iter(result.distances.values()))
+    own = next(iter(result.distances))
+    return arm, seed, result.distance if keeps_best else result.reported.get(own, result.distances[own])
 
 
 def run_arms(

@@ -189,7 +189,8 @@ def _failures(sweep: Sweep, result: SweepResult) -> str:
     machine = reason == MACHINE
     if reason and not machine:
         return f"{len(result.failed)} of {len(result.rows)} trials failed; {first}: {reason}"
-    seeds = sorted((sweep.folder / "trials").glob(f"{first}*/error.txt"))  # it may be a further seed that failed
+    trials = sweep.folder / "trials"  # it may be a further seed that failed
+    seeds = sorted(file for name in (first, f"{first}.*") for file in trials.glob(f"{name}/error.txt"))
     named = seeds[0].parent.name if seeds else first
     reason = seeds[0].read_text().strip().splitlines()[-1] if seeds else "its worker died"
     reason += "; --resume tries it again" if machine else ""

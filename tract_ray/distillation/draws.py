@@ -19,13 +19,14 @@ class Draws:
     """Numbers for the local shard of a global batch.
 
     Each draw makes the numbers of the whole global batch and keeps the shard `[rank b, (rank + 1) b)`, so one worker
-    and four see the same noise for the same sample. The order of calls matters, the number of workers does not.
+    and four see the same noise for the same sample. The order of calls matters, the number of workers does not. `world`
+    is how many processes share the batch: of more than one, each must take part in what is summed over all of it.
     """
 
     def __init__(
         self, seed: int, batch: int, *, rank: int = 0, world: int = 1, device: torch.device | str = "cpu"
     ) -> None:
-        self.batch = batch
+        self.batch, self.world = batch, world
         self.local = slice(rank * batch // world, (rank + 1) * batch // world)
         self.device = torch.device(device)
         self.generator = torch.Generator(self.device).manual_seed(seed)

@@ -106,7 +106,7 @@ class InstantMomentMatching(GeneratorDistillation):
         even = torch.arange(local.start, local.stop, device=made.s.device) % 2 == 0
         x0 = made.x0.detach()
         inputs = made.x_s, made.s, batch.labels
-        gradients = self.teacher_gradients(x0, inputs, made.weight, [even, ~even])
+        gradients = self.teacher_gradients(x0, inputs, made.weight, [even, ~even], batch.draws.world)
         seen, slope_even = self._directional(inputs, self.preconditioner(gradients[1]))
         _, slope_odd = self._directional(inputs, self.preconditioner(gradients[0]))
         slope = torch.where(even[:, None, None, None], slope_even, slope_odd)
@@ -116,16 +116,26 @@ class InstantMomentMatching(GeneratorDistillation):
         return made.weight * (-2 * (x0 - seen) * slope).flatten(1).mean(1)
 
     def teacher_gradients(
-        self, x0: Tensor, inputs: tuple[Tensor, Tensor, Tensor | None], weight: Tensor, parts: Sequence[Tensor]
+        self,
+        x0: Tensor,
+        inputs: tuple[Tensor, Tensor, Tensor | None],
+        weight: Tensor,
+        parts: Sequence[Tensor],
+        world: int = 1,
     ) -> list[list[Tensor]]:
-        """Gradients of the teacher's denoising loss of `x0`, each the mean over one of `parts` of the global batch."""
+        """Gradients of the teacher's denoising loss of `x0`, each the mean over one of `parts` of the global batch.
+
+        `world` processes hold a share of that batch each.
+        """
         own = {name: p.detach().requires_grad_() for name, p in self._x0.named_parameters()}
         with torch.enable_grad():
             error = weight * squared_error(functional_call(self._x0, own, inputs), x0)
             means = []
             for part in parts:
                 found = torch.autograd.grad((error * part).sum(), list(own.values()), retain_graph=True)
-                total = _sum_over_workers([*found, part.sum().to(found[0].dtype)])
+                total = [*found, part.sum().to(found[0].dtype)]
+                for tensor in total if world > 1 else ():
+                    dist.all_reduce(tensor)
                 means.append([gradient / total[-1] for gradient in total[:-1]])
         return means
 
@@ -147,7 +157,8 @@ class InstantMomentMatching(GeneratorDistillation):
         x_s = add_noise(schedule, x0, batch.draws.normal(x0.shape[1:]), s)
         weight = loss_weight(self.config.weighting, schedule, s)
         everything = torch.ones_like(s, dtype=torch.bool)
-        self.preconditioner.update(self.teacher_gradients(x0, (x_s, s, batch.labels), weight, [everything])[0])
+        inputs = x_s, s, batch.labels
+        self.preconditioner.update(self.teacher_gradients(x0, inputs, weight, [everything], batch.draws.world)[0])
 
     def modules(self) -> dict[str, nn.Module]:
         return {**super().modules(), "preconditioner": self.preconditioner}
@@ -158,11 +169,3 @@ class InstantMomentMatching(GeneratorDistillation):
     def restore_counters(self, counters: Mapping[str, int]) -> None:
         super().restore_counters(counters)
         self.preconditioner.updates = counters["preconditioner"]
-
-
-def _sum_over_workers(tensors: list[Tensor]) -> list[Tensor]:
-    """Each tensor's sum over the processes of the run: the minibatches are the global batch's."""
-    if dist.is_available() and dist.is_initialized():
-        for tensor in tensors:
-            dist.all_reduce(tensor)
-    return tensors

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from tract_ray.search.account import Account, Entry
-from tract_ray.search.seeds import pooled
+from tract_ray.search.seeds import mean, pooled
 from tract_ray.search.space import Space, apply_changes
 from tract_ray.search.study import ANCHOR, CHANGES, COSTS, CUT, FAILED, MACHINE, Search, rungs
 from tract_ray.search.trial_name import trial_name
@@ -168,10 +167,10 @@ class JobQueue:
             trial.set_user_attr(FAILED, result.get("failed", MACHINE))
 
     def _values(self, job: Job, results: list[Mapping[str, Any]]) -> list[float]:
-        """The objectives: the distance of the row, the means of others."""
-        distance = pooled(results, job.run.evaluation.select).distance
+        """The objectives: what the row is chosen by (the distance that it shows is of fresh noise), means of others."""
+        selection = pooled(results, job.run.evaluation.select).selection
         return [
-            distance if name == "distance" else float(np.mean([result[name] for result in results]))
+            selection if name == "distance" else mean([float(result[name]) for result in results])
             for name in self.search.objectives
         ]
 
@@ -265,6 +264,9 @@ class JobQueue:
         """Each seed of a trial, its stages, and its entry: the account's or a new one, with the cost that is known."""
         attributes, plans = trial.user_attrs, []
         first = apply_changes(self.run, attributes[CHANGES])
+        banked = first.evaluation.select == "best" and bool(getattr(first.method, "mu_i_bank", None))
+        if banked and self.search.repeats > 1:  # the row's mu_i may be any of them
+            first = replace(first, evaluation=replace(first.evaluation, report="all"))
         for repeat in range(self.search.repeats):
             run = replace(first, seed=first.seed + repeat)
             stages = self.store.stages_of(run) if self.store else stages_of(run)

@@ -17,6 +17,7 @@ from tract_ray.search.samplers import check_sampler
 from tract_ray.search.space import Space
 from tract_ray.search.study import Search
 from tract_ray.training import Paths, RunConfig, Score, find_teacher
+from tract_ray.training.keys import data_key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +73,8 @@ class Sweep:
         dataset = (teacher.dataset if teacher else "") or self.run.teacher.dataset
         evaluation = self.run.evaluation.on(dataset)
         about = {"metric": evaluation.metric, "features": evaluation.features, "images": evaluation.samples}
-        return {"data set": dataset, **about, "select": evaluation.select}
+        content = data_key(dataset, self.paths.data_root)
+        return {"data set": dataset, "content": content, **about, "select": evaluation.select, "noise": "select"}
 
     @property
     def folder(self) -> Path:

@@ -18,6 +18,8 @@ from tract_ray.training import Paths
 # A resumed sweep may be given more trials or another budget; its seed is compared with the run's.
 EXTENDABLE = ("search.trials", "search.seed", "search.budget", "search.budget.images", "search.budget.seconds")
 
+LATER = ("anchors", "data")  # what sweeps of older versions did not remember
+
 
 @contextmanager
 def locked(sweep: Sweep) -> Iterator[None]:
@@ -48,6 +50,7 @@ def remember(sweep: Sweep) -> str:
         "space": sweep.space.describe(),
         "anchors": anchored(sweep.space),
         "search": {k: v for k, v in flatten(sweep.search, "search.").items() if k not in EXTENDABLE},
+        "data": {"data set's content": sweep.measured["content"]},
     }
     file, trials, note = sweep.folder / "sweep.json", sweep.search.trials, ""
     own = uuid.uuid4().hex
@@ -61,9 +64,11 @@ def remember(sweep: Sweep) -> str:
             "another sweep, which finds what both share",
         )
         note = extended(sweep.search, begun) if trials > begun else ""
+        known = {**now, **{part: {} for part in LATER if part not in before}}
         old, new = (
-            {**b["run"], **b["space"], **b["search"], **b.get("anchors", {}), "experiment": b["experiment"]}
-            for b in (before, json.loads(json.dumps(now if "anchors" in before else {**now, "anchors": {}})))
+            {**b["run"], **b["space"], **b["search"], "experiment": b["experiment"]}
+            | {name: value for part in LATER for name, value in b.get(part, {}).items()}
+            for b in (before, json.loads(json.dumps(known)))
         )
         changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
         require(

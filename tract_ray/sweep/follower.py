@@ -42,7 +42,7 @@ class Follower:
     ) -> None:
         """`about` is what every trial's parameters say beside its configuration."""
         self.study, self.trials, self.run, self.about, self.progress = study, trials, run, about, progress
-        self.best: tuple[float, str] | None = None
+        self.best: tuple[float, float, str] | None = None  # what it is chosen by, what is shown of it, its name
         self.expect: Callable[[], int] | None = None  # images that all runs will have seen in the end
         self.shipper = shipper
         shipper.listener = lambda trial, line: progress.update(trial, line["samples"])
@@ -61,7 +61,8 @@ class Follower:
                 self._watch(name, run)
                 distance = row.seeds[repeat] if repeat < len(row.seeds) else row.distance
                 cost = row.costs[repeat] if repeat < len(row.costs) else {"samples": float(row.samples)}
-                self._end(name, run, row.status, distance, cost, row.changes, row.anchor, row.reason)
+                selection = row.selection if row.selection is not None else distance
+                self._end(name, run, row.status, distance, selection, cost, row.changes, row.anchor, row.reason)
 
     def started(self, job: Job) -> None:
         """A run was handed to the cluster."""
@@ -75,7 +76,8 @@ class Follower:
         reason = str(result.get("failed") or job.trial.user_attrs.get(FAILED, "")) if status == "failed" else ""
         anchor = bool(job.trial.user_attrs.get(ANCHOR))
         cost = {"samples": float(seen), **job.cost}
-        self._end(job.name, job.run, status, distance, cost, changes, anchor, reason)
+        selection = result.get("selection", distance)
+        self._end(job.name, job.run, status, distance, selection, cost, changes, anchor, reason)
         params = describe(job.trial.params, changes)
         score = f"{distance:8.3f}" if status == "finished" and distance is not None else "       -"
         after = "" if status == "finished" else f"  after {seen:,} images"
@@ -100,6 +102,7 @@ class Follower:
         run: RunConfig,
         status: str,
         distance: float | None,
+        selection: float | None,
         cost: dict[str, float],
         changes: dict[str, Any],
         anchor: bool,
@@ -117,9 +120,9 @@ class Follower:
             {f"tract_ray.{key}": value for key, value in tags.items()},
         )
         self._expect()
-        if status == "finished" and distance is not None:
-            self.best = min([(distance, name), *([self.best] if self.best else [])])
-        leader = f"best {self.best[0]:.3f} ({self.best[1]})" if self.best else ""
+        if status == "finished" and distance is not None and selection is not None:
+            self.best = min([(selection, distance, name), *([self.best] if self.best else [])])
+        leader = f"best {self.best[1]:.3f} ({self.best[2]})" if self.best else ""
         self.progress.update(name, seen, leader)
 
     def _expect(self) -> None:

@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from pathlib import Path
 from typing import Any
 
-from tract_ray.analysis.rows import TrialRow, describe, finished
+from tract_ray.analysis.rows import POOLED, TrialRow, describe, finished, student_of
 from tract_ray.config import from_dict
 from tract_ray.files import read_json
 from tract_ray.search.trial_name import trial_name
 from tract_ray.sweep.definition import SweepResult
 from tract_ray.tracking import MlflowStore, error_line
-from tract_ray.training import Paths, RunConfig, load_model
+from tract_ray.training import Paths, RunConfig
 from tract_ray.training.averages import student_at
+from tract_ray.training.result import RESULT
 
 
 def best_student(row: TrialRow, trials: Path, paths: Paths) -> Path:
-    """The folder of the student that `row` is about: its first seed's, with the row's mu_i.
+    """The folder of the student that `row` is about: its first seed's, with the row's mu_i (`student_of`).
 
     Of several seeds the best mu_i in the mean need not be the first one's own best: then that average is taken from
     the run's last stage, and kept beside its student. Where the stage is gone it is the run's own student.
     """
-    own, pooled = trials / row.name / "student", trials / row.name / "pooled" / "student"
-    if row.mu_i is None or load_model(own).about.get("mu_i") == row.mu_i:
-        shutil.rmtree(pooled.parent, ignore_errors=True)  # of when there were other seeds
-        return own
-    if pooled.is_dir() and load_model(pooled).about.get("mu_i") == row.mu_i:
-        return pooled
+    found, own = student_of(row, trials), trials / row.name / "student"
+    if found is not None or row.mu_i is None:
+        return found or own
+    result = read_json(trials / row.name / RESULT, "result")
     config = from_dict(RunConfig, read_json(trials / row.name / "config.json", "resume")["config"])
-    student = student_at(config, paths, row.mu_i, {"row": row.name})
-    if student is None:
-        return own
-    student.save(pooled)
-    return pooled
+    about = {"metric": result["metric"], "distance": row.seeds[0], "noise": "report", "row": row.name}
+    student = student_at(config, paths, row.mu_i, about)
+    return own if student is None else student.save(trials / row.name / POOLED)
 
 
 def publish(folder: Path, store: MlflowStore, result: SweepResult, student: Path) -> str:
@@ -45,8 +41,8 @@ def publish(folder: Path, store: MlflowStore, result: SweepResult, student: Path
         # A column with dots in its name looks empty on MLflow's page.
         changes = {k.replace(".", "/"): v for k, v in row.changes.items() if isinstance(v, int | float | str)}
         told = {"trial": row.name, "status": row.status, "configuration": describe(row.params, row.changes), **changes}
-        distance = row.distance if row.status == "finished" else None
-        table.append({**told, "mu_i": row.mu_i, "distance": distance, "images": row.samples})
+        selection, distance = (row.selection, row.distance) if row.status == "finished" else (None, None)
+        table.append({**told, "mu_i": row.mu_i, "selection": selection, "distance": distance, "images": row.samples})
     columns = list(dict.fromkeys(key for row in table for key in row))
     scores = {f"teacher/{s.steps}_steps" if s.steps else "noise_floor": s.distance for s in reference}
     tags = {"tract_ray.best_trial": best.name, "tract_ray.metric": reference[0].metric}
@@ -58,7 +54,7 @@ def publish(folder: Path, store: MlflowStore, result: SweepResult, student: Path
         store.log_files(run_id, [student])
         store.log_student(run_id, student)
         store.close(run_id)
-        values = {"distance": best.distance or 0.0, **scores, **result.ledger.metrics()}
+        values = {"distance": best.distance or 0.0, "selection": best.chosen_by, **scores, **result.ledger.metrics()}
         store.log_values(parent, values, tags | {"tract_ray.verdict": result.verdict})
     except Exception as error:  # whatever MLflow raises
         return error_line(error, store.uri)
@@ -69,7 +65,8 @@ def _publish_rows(store: MlflowStore, result: SweepResult) -> None:
     """Say on each trial's run which row it belongs to and what that is worth: no seed ranks by itself."""
     runs = store.trial_runs(result.parent_run)
     for row in result.rows:
-        values = {"row_distance": row.distance, "row_mu_i": row.mu_i} if row.status == "finished" else {}
+        shown = {"row_distance": row.distance, "row_selection": row.selection, "row_mu_i": row.mu_i}
+        values = shown if row.status == "finished" else {}
         for repeat in range(len(row.costs)):
             own = {"distance": row.seeds[repeat]} if repeat < len(row.seeds) > 1 and values else {}
             run_id = runs.get(trial_name(row.number, repeat))

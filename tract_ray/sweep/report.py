@@ -81,20 +81,23 @@ def show_result(result: SweepResult, console: Console) -> None:
     best = finished(result.rows)
     sizes = len({row.parameters for row in best}) > 1
     columns = ["", *(n.rpartition(".")[2] for n in names), *(["parameters"] if sizes else []), "best mu_i", "images"]
+    columns += [] if named else ["selection"]
     for column in [*columns, "distance", *(["95% interval"] if several else [])]:
         table.add_column(column, justify="right" if column else "left", no_wrap=not column, overflow="fold")
-    blank = [""] * (len(columns) - 2)
+    before, after = [""] * (columns.index("images") - 1), [] if named else [""]
     for score in sorted(result.reference, key=lambda s: -s.steps):
-        table.add_row(score.label, *blank, f"n={score.samples}", f"{score.distance:.2f}", style="dim")
+        table.add_row(score.label, *before, f"n={score.samples}", *after, f"{score.distance:.2f}", style="dim")
     table.add_section()
     stopped = sorted((r for r in result.rows if r.status != "finished"), key=lambda r: r.name)
     for row in result.rows if named else [*best, *stopped]:  # a list has its own order
-        table.add_row(*_cells(row, names, sizes))
+        table.add_row(*_cells(row, names, sizes, chosen=not named))
     console.print()
     console.print(table)
     for row in result.rows:
         if row.reason:
             console.print(f"{row.label} failed: {row.reason}", markup=False)
+    if not named:
+        console.print("in the order of `selection`; `distance` is of noise that chose nothing")
     if any(row.anchor for row in result.rows) and not named:
         console.print("* anchor: published values and extremes, run first")
     if sizes:
@@ -105,14 +108,15 @@ def show_result(result: SweepResult, console: Console) -> None:
     show_ledger(result.ledger, console)
 
 
-def _cells(row: TrialRow, names: list[str], sizes: bool) -> list[str]:
+def _cells(row: TrialRow, names: list[str], sizes: bool, chosen: bool) -> list[str]:
     label = row.label + ("*" if row.anchor and ROW not in row.params else "")
     values = [short(row.changes[n]) if n in row.changes else "" for n in names]
     if sizes:
         values.append(f"{row.parameters:,}" if row.parameters else "")
     if row.status != "finished":
-        return [label, *values, "", f"{row.samples:,}", row.status.removesuffix(" early")]
-    cells = [label, *values, f"{row.mu_i:.5g}", f"{row.samples:,}", f"{row.distance:.2f}"]
+        return [label, *values, "", f"{row.samples:,}", *([""] if chosen else []), row.status.removesuffix(" early")]
+    selection = [f"{row.chosen_by:.2f}"] if chosen else []
+    cells = [label, *values, f"{row.mu_i:.5g}", f"{row.samples:,}", *selection, f"{row.distance:.2f}"]
     if len(row.seeds) > 1:
         own = interval(row.seeds)
         cells.append(f"{own.low:.2f} to {own.high:.2f}")

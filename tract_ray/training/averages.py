@@ -17,6 +17,8 @@ from tract_ray.training.teacher import find_teacher
 
 def student_at(config: RunConfig, paths: Paths, mu: float, about: Mapping[str, Any]) -> Model | None:
     """The student of the finished run `config` at the average `mu`, from its last stage; None where that is gone."""
+    if methods[config.method.kind].keeps_best:
+        return None  # the last stage's are not those of the best evaluation
     teacher, store = find_teacher(config.teacher, paths), StageStore(paths)
     stage = store.stages_of(config)[-1]
     if teacher is None or not store.has(stage):

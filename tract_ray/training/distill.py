@@ -14,7 +14,7 @@ from tract_ray.evaluation import Evaluator, latency
 from tract_ray.files import write_json
 from tract_ray.networks import count_parameters
 from tract_ray.training.checkpoint import CHECKPOINT, Position
-from tract_ray.training.keys import model_content, start_key
+from tract_ray.training.keys import Start, model_content, start_of
 from tract_ray.training.model import Model
 from tract_ray.training.paths import Paths
 from tract_ray.training.result import RunResult, find_result
@@ -49,7 +49,7 @@ def run_distillation(
     """
     started = time.perf_counter()
     worker = worker or Worker()
-    result = find_result(folder, config)
+    result = find_result(folder, config, paths)
     if result is None:
         built = _build(config, paths, folder, worker)
         last = stage_ends(config)[-1]
@@ -75,9 +75,9 @@ def run_distillation(
 
 @dataclass(frozen=True)
 class _Built:
-    """What a run is made of; `start` is the key of what it begins with."""
+    """What a run is made of; `start` is what it begins with."""
 
-    start: str
+    start: Start
     dataset: Dataset
     method: Method
     evaluator: Evaluator
@@ -88,7 +88,7 @@ def _build(config: RunConfig, paths: Paths, folder: Path, worker: Worker) -> _Bu
     teacher = _teacher(config, paths, worker).to(worker.device)
     dataset = load_dataset(teacher.dataset or config.teacher.dataset, paths.data_root).to(worker.device)
     evaluator = build_evaluator(config.evaluation, teacher, dataset, paths, worker)
-    start = start_key(config, model_content(teacher), dataset.fingerprint)
+    start = start_of(config, model_content(teacher), dataset.fingerprint)
     network, student = initial_student(config, teacher)
     method = methods[config.method.kind](config.method, teacher.as_teacher(), student.to(worker.device))
     networks = architectures(config, network)
@@ -131,6 +131,9 @@ def _finish(
         key=config_hash(config),
         evaluation=built.evaluator.describe(score.samples),
         select=config.evaluation.select,
+        reported=score.reported,
+        start=built.start.key,
+        data=built.dataset.fingerprint,
     )
     if worker.leads:
         student.save(folder / "student")

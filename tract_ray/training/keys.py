@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from tract_ray.training.model import Model, load_model
 from tract_ray.training.paths import Paths
 from tract_ray.training.run_config import EvaluationConfig, NetworkConfig, RunConfig, TeacherConfig
 
+UNREAD = "unread"
 FORMAT = 3  # raised when what a run computes changes, so that what older versions kept is not found any more
 
 
@@ -75,7 +76,7 @@ def data_key(name: str, root: str | None) -> str:
     try:
         return dataset_fingerprint(name, root)
     except InputError:
-        return f"unread {name}"
+        return f"{UNREAD} {name}"
 
 
 def teacher_key(config: TeacherConfig, data: str) -> str:
@@ -106,8 +107,15 @@ def teacher_folder(config: TeacherConfig, paths: Paths) -> Path:
     return paths.cache / "teachers" / f"{name}-{config.network.name}-{key}"
 
 
-def start_key(config: RunConfig, teacher: Mapping[str, Any], data: str) -> str:
-    """Of what a run begins with: the content of its `teacher`, the key of its `data`, its student and its seed."""
+class Start(NamedTuple):
+    """What a run begins with: its key, and the architecture of its student (`network_content`)."""
+
+    key: str
+    student: dict[str, Any]
+
+
+def start_of(config: RunConfig, teacher: Mapping[str, Any], data: str) -> Start:
+    """From the content of a run's `teacher`, the key of its `data`, its student and its seed."""
     source: Mapping[str, Any] | None = teacher
     if config.student_from == "random":
         source = None
@@ -118,11 +126,11 @@ def start_key(config: RunConfig, teacher: Mapping[str, Any], data: str) -> str:
     whole = source is not None and student == inherited  # all weights are the source's, not only those that fit
     start = {"weights" if whole else "fitting": source["weights"]} if source else {}
     content = {"format": FORMAT, "teacher": teacher, "data": data, "student": student, "start": start}
-    return config_hash({**content, "seed": config.seed})
+    return Start(config_hash({**content, "seed": config.seed}), student)
 
 
-def planned_start(config: RunConfig, paths: Paths | None) -> tuple[str, str]:
-    """`start_key` of a run that is not built yet, and the name of its data set.
+def planned_start(config: RunConfig, paths: Paths | None) -> tuple[Start, str]:
+    """`start_of` a run that is not built yet, and the name of its data set.
 
     A teacher that is still to be trained is known by its configuration; so is all data where no `paths` say where the
     files are, as it is enough to compare runs with each other.
@@ -135,7 +143,7 @@ def planned_start(config: RunConfig, paths: Paths | None) -> tuple[str, str]:
     else:
         network = network_content(teacher.network) if teacher.network else {}
         content = {"weights": folder.name if folder else teacher_key(teacher, name), "network": network}
-    return start_key(config, content, data_key(name, paths.data_root) if paths else name), name
+    return start_of(config, content, data_key(name, paths.data_root) if paths else name), name
 
 
 def evaluation_content(config: EvaluationConfig, dataset: str, *, last: bool, whole: bool) -> dict[str, Any]:
@@ -145,7 +153,9 @@ def evaluation_content(config: EvaluationConfig, dataset: str, *, last: bool, wh
         del content["samples"]
     if whole:
         del content["rung_samples"]
-    return {**content, "recipe": RECIPE if content["features"] == "classifier" else {}, "dataset": dataset}
+    if whole or not last:
+        del content["report"]  # what is kept of a best mark is scored by whoever takes it over
+    return {"sets": 2, **content, "recipe": RECIPE if content["features"] == "classifier" else {}, "dataset": dataset}
 
 
 def score_key(model: Model | None, data: str, evaluation: Mapping[str, Any]) -> str:

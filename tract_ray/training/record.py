@@ -23,6 +23,17 @@ from tract_ray.files import DamagedError, sync, write_text
 RECORD = "record.jsonl"
 NAMES = {"samples", "time", "metrics", "score", "image", "name"}
 CHECK = ', "check": "'
+BY_MU = ("distances", "reported")
+
+
+def by_text(distances: Mapping[float, float]) -> dict[str, float]:
+    """Distances by mu_i as JSON has them: each mu_i as the shortest text that reads as the same number."""
+    return {repr(mu): distance for mu, distance in distances.items()}
+
+
+def by_mu(distances: Mapping[Any, float] | None) -> dict[float, float]:
+    """The inverse of `by_text`; {} for what an older version did not write."""
+    return {float(mu): float(distance) for mu, distance in (distances or {}).items()}
 
 
 @dataclass(frozen=True)
@@ -30,7 +41,7 @@ class MarkScore:
     """What a run scores at a mark: its best candidate's `distance` and `mu_i`, and `distances` of all by mu_i.
 
     `samples` are the images scored, made in `steps` network calls each. `noise` is the set that `distance` was measured
-    on; `distances` are what the best was chosen by (`evaluation/noise.py`).
+    on; `distances` are what the best was chosen by, `reported` those of fresh noise (`evaluation/noise.py`).
     """
 
     metric: str
@@ -40,19 +51,20 @@ class MarkScore:
     samples: int = 0
     noise: str = "select"
     distances: dict[float, float] = field(default_factory=dict)
+    reported: dict[float, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, as a line of the record holds it."""
-        return {**asdict(self), "distances": {repr(mu): d for mu, d in self.distances.items()}}
+        return {**asdict(self), **{name: by_text(getattr(self, name)) for name in BY_MU}}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> MarkScore:
         """The inverse of `to_json`."""
-        return cls(**{**data, "distances": {float(mu): d for mu, d in data["distances"].items()}})
+        return cls(**{**data, **{name: by_mu(data.get(name)) for name in BY_MU}})
 
     def metrics(self) -> dict[str, float]:
         """The numbers of it that are drawn against images seen."""
-        bank = {f"{self.metric}/mu_i_{mu:.6g}": d for mu, d in self.distances.items()}
+        bank = {f"{self.metric}/mu_i_{mu!r}": d for mu, d in self.distances.items()}
         return {self.metric: self.distance, "mu_i_best": self.mu_i, "steps": self.steps, **bank}
 
 

@@ -64,7 +64,8 @@ class EvaluationConfig:
     the digits; with Inception's go 50,000 `samples` and `labels` drawn at `random`, as papers report them, with a
     classifier's 4,000 and `balanced` ones, the classes in turn. Labels matter to conditional networks only.
     Of a bank of averages the run's result is the `best`, or always the method's `own` mu_i, as a table of one setting
-    against another needs it.
+    against another needs it. On fresh noise that one alone is scored (`report` "chosen"), or "all" of the bank, as rows
+    of several seeds need it: their average is the best in the mean, which need not be each seed's.
     """
 
     features: str = ""
@@ -75,11 +76,13 @@ class EvaluationConfig:
     labels: str | None = None
     seed: int = 0
     select: str = "best"
+    report: str = "chosen"
 
     def __post_init__(self) -> None:
         check_types(self)
         check_seed("evaluation seed", self.seed)
         choose("select", self.select, ("best", "own"))
+        choose("report", self.report, ("chosen", "all"))
         choose("metric", self.metric, metrics)
         if self.features:
             object.__setattr__(self, "features", extractor_kind(self.features))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ from tract_ray.evaluation.sample_grid import grid_scale
 from tract_ray.evaluation.score import Sampler
 from tract_ray.training.model import Model, load_model
 from tract_ray.training.paths import Paths
-from tract_ray.training.record import MarkScore, Record
+from tract_ray.training.record import MarkScore, Record, by_mu, by_text
 from tract_ray.training.run_config import EvaluationConfig
 from tract_ray.training.worker import Worker
 
 MakeModel = Callable[[nn.Module, dict[str, Any]], Model]
 GRID_IMAGES = 64
+BEST_BANK = "best-averages"
 
 
 def build_evaluator(
@@ -50,13 +52,19 @@ def evaluation_marks(phases: Sequence[Phase], per_phase: int) -> set[int]:
     return {p.start + max(1, round(p.steps * part / per_phase)) for p in phases for part in range(1, per_phase + 1)}
 
 
+def kept_average(run: Path, mu: float) -> Path:
+    """Where a run whose method keeps its best evaluation keeps that one's average at `mu`."""
+    return run / BEST_BANK / f"{mu!r}"
+
+
 class Scorer:
     """Scores `method` at marks, and writes the record and the sample grids.
 
     Candidates (marks, averages of a bank) are chosen on one set of noise; after step `end`, the run's last, the chosen
-    one is scored on another, which is what the run reports. With a single candidate there is nothing to choose, and
-    only the latter happens. `last` is the latest score. A method that keeps its best evaluation is scored with all
-    images at every mark; the network of the best one waits in `folder/best`, so that an interruption loses nothing.
+    one is scored on another, which is what the run reports. A single candidate is scored on both, too: a sweep chooses
+    among runs. `last` is the latest score. A method that keeps its best evaluation is scored with all images at every
+    mark; the network of the best one waits in `folder/best`, beside it all of its bank, so that an interruption loses
+    nothing.
     """
 
     def __init__(
@@ -87,17 +95,21 @@ class Scorer:
     def _scored(self, final: bool) -> MarkScore:
         method = self.method
         images = self.samples if final or method.keeps_best else self.config.rung_samples
-        candidates = method.candidates()
-        reports = final and not method.keeps_best  # a kept one is reported when the run is over
-        noise: Noise = "report" if reports and len(candidates) == 1 else "select"
-        distances = {mu: self._distance(self._sampler(network), images, noise) for mu, network in candidates.items()}
+        samplers = {mu: self._sampler(network) for mu, network in method.candidates().items()}
+        distances = {mu: self._distance(sampler, images, "select") for mu, sampler in samplers.items()}
         own = self.config.select == "own"
         mu = next(iter(distances)) if own else min(distances, key=distances.__getitem__)
-        distance = distances[mu]
-        if reports and noise == "select":
-            noise, distance = "report", self._distance(self._sampler(candidates[mu]), images, "report")
-        steps = method.phase.student_steps
-        return MarkScore(self.evaluator.metric, distance, mu, steps, images, noise, distances)
+        score = MarkScore(
+            self.evaluator.metric, distances[mu], mu, method.phase.student_steps, images, "select", distances
+        )
+        # A kept one is reported when the run is over.
+        return self._reported(score, samplers) if final and not method.keeps_best else score
+
+    def _reported(self, score: MarkScore, samplers: Mapping[float, Sampler]) -> MarkScore:
+        """`score` with its distance on fresh noise; with those of all `samplers`, by mu_i, where they are asked for."""
+        wanted = samplers if self.config.report == "all" else {score.mu_i: samplers[score.mu_i]}
+        reported = {mu: self._distance(sampler, self.samples, "report") for mu, sampler in wanted.items()}
+        return replace(score, distance=reported[score.mu_i], noise="report", samples=self.samples, reported=reported)
 
     def _sampler(self, network: nn.Module) -> Sampler:
         network.eval()
@@ -116,12 +128,12 @@ class Scorer:
             assert self.last is not None
             return self._model(self.last), self.last
         model = load_model(self.folder / "best").to(self.worker.device)
-        distances = {float(mu): d for mu, d in model.about["distances"].items()}
-        distance = self._distance(model.sample, self.samples, "report")
-        score = MarkScore(
-            self.evaluator.metric, distance, model.about["mu_i"], model.steps, self.samples, "report", distances
-        )
-        model.about |= {"distance": distance, "noise": "report"}
+        mu, distances = model.about["mu_i"], by_mu(model.about["distances"])
+        chosen = MarkScore(self.evaluator.metric, distances[mu], mu, model.steps, self.samples, "select", distances)
+        others = {m: kept_average(self.folder, m) for m in distances if m != mu and self.config.report == "all"}
+        models = {mu: model} | {m: load_model(folder).to(self.worker.device) for m, folder in others.items()}
+        score = self._reported(chosen, {m: each.sample for m, each in models.items()})
+        model.about |= {"distance": score.distance, "noise": "report"}
         return model, score
 
     def _model(self, score: MarkScore, **more: Any) -> Model:
@@ -131,8 +143,10 @@ class Scorer:
     def _keep(self, score: MarkScore, seen: int) -> None:
         known = load_model(self.folder / "best").about["distance"] if (self.folder / "best").is_dir() else float("inf")
         if score.distance < known:
-            distances = {repr(m): d for m, d in score.distances.items()}
-            self._model(score, distances=distances, samples=seen).save(self.folder / "best")
+            if len(score.distances) > 1:  # before `best`, by which one knows that it is all there
+                for mu, distance in score.distances.items():
+                    self._model(replace(score, mu_i=mu, distance=distance)).save(kept_average(self.folder, mu))
+            self._model(score, distances=by_text(score.distances), samples=seen).save(self.folder / "best")
 
     def _grid(self, mu: float, seen: int, record: Record) -> None:
         noise = fixed_noise(self.evaluator.seed, 0, GRID_IMAGES, self.evaluator.dataset.shape).to(self.worker.device)

@@ -15,7 +15,7 @@ from tract_ray.data import Dataset
 from tract_ray.distillation import Method
 from tract_ray.files import DamagedError, set_aside
 from tract_ray.training.checkpoint import CHECKPOINT, Position, move_checkpoint, read_checkpoint, restore_method
-from tract_ray.training.keys import run_key
+from tract_ray.training.keys import Start, run_key
 from tract_ray.training.loop import train
 from tract_ray.training.notes import note
 from tract_ray.training.record import MarkScore, Record, check_record, read_scores
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class StagedRun:
-    """One run in `folder`, from what it begins with (`start_key`).
+    """One run in `folder`, from what it begins with (`start_of`).
 
     `report` is told every score but the last, once nothing can lose it any more.
 
@@ -42,7 +42,7 @@ class StagedRun:
     def __init__(
         self,
         config: RunConfig,
-        start: str,
+        start: Start,
         method: Method,
         dataset: Dataset,
         scorer: Scorer,
@@ -56,7 +56,7 @@ class StagedRun:
         self.config, self.method, self.dataset, self.scorer = config, method, dataset, scorer
         self.store, self.folder, self.worker = store, folder, worker
         self.report, self.on_step, self.checkpoint_seconds = report, on_step, checkpoint_seconds
-        self.key, self.stages = run_key(config, start), stages_from(config, start, dataset.name)
+        self.key, self.stages = run_key(config, start.key), stages_from(config, start, dataset.name)
         marks = evaluation_marks(method.phases, config.evaluation.per_phase)
         self.marks = {*marks, *(stage.end for stage in self.stages)}  # a stage is kept with its score
 

@@ -22,11 +22,12 @@ from tract_ray.training.claims import claim
 from tract_ray.training.paths import Paths
 from tract_ray.training.record import read_lines, write_lines
 from tract_ray.training.run_config import RunConfig
+from tract_ray.training.scoring import BEST_BANK
 from tract_ray.training.stages import Stage, stages_of
 from tract_ray.training.worker import Worker
 
 STATE = "state.safetensors"
-BESIDE = ("best", "averages")  # folders of a run that belong to its last phase
+BESIDE = ("best", BEST_BANK, "averages")  # folders of a run that belong to its last phase
 
 
 class StageStore:
@@ -84,7 +85,7 @@ class StageStore:
         try:
             about, (state, tensors) = read_json(folder / "stage.json", "stage"), read_state(folder / STATE, "stage")
             lines = read_lines(folder)
-            for file in [file for name in BESIDE for file in (folder / name).glob("*.safetensors")]:
+            for file in [file for name in BESIDE for file in (folder / name).rglob("*.safetensors")]:
                 read_safetensors(file, "stage")
             whole = len(lines) == about["lines"] and "scored" in about
         except DamagedError:

@@ -8,7 +8,7 @@ from typing import Any
 
 from tract_ray.config import config_hash
 from tract_ray.distillation import Phase, methods, phase_at
-from tract_ray.training.keys import evaluation_content, network_content, planned_start
+from tract_ray.training.keys import Start, evaluation_content, network_content, planned_start
 from tract_ray.training.paths import Paths
 from tract_ray.training.run_config import RunConfig
 
@@ -45,21 +45,21 @@ def stages_of(config: RunConfig, paths: Paths | None = None) -> list[Stage]:
     return stages_from(config, *planned_start(config, paths))
 
 
-def stages_from(config: RunConfig, start: str, dataset: str) -> list[Stage]:
-    """The stages of a run, first to last, from what it begins with (`start_key`) on data named `dataset`.
+def stages_from(config: RunConfig, start: Start, dataset: str) -> list[Stage]:
+    """The stages of a run, first to last, from what it begins with (`start_of`) on data named `dataset`.
 
     A key holds all that came before: the phases, what each handed to the next, and the parts of the stage's own phase,
     of which neighbours with equal settings are one.
     """
     kind, method = methods[config.method.kind], config.method
-    parent, phases, stages = start, method.phases(), list[Stage]()
+    parent, phases, stages = start.key, method.phases(), list[Stage]()
     parts: list[tuple[dict[str, Any], int]] = []
     ends = stage_ends(config)
     for begin, end in pairwise([0, *ends]):
         phase = phase_at(phases, begin)
         settings = {k: v for k, v in kind.determines(method, phase, begin, end).items() if k != "steps"}
         if begin == phase.start:
-            parts, new = [], _brought(config, phase)
+            parts, new = [], _brought(config, phase, start.student)
             parent = config_hash([parent, new]) if new else parent
         elif parts[-1][0] == settings:
             parts.pop()
@@ -81,8 +81,10 @@ def stages_from(config: RunConfig, start: str, dataset: str) -> list[Stage]:
     return stages
 
 
-def _brought(config: RunConfig, phase: Phase) -> list[dict[str, Any]]:
-    """The architecture that `phase` begins with, where it is another than the one that was named before it."""
-    named = [network_content(network) for network in config.students[: phase.index + 1] if network]
-    says = phase.index > 0 and len(config.students) > phase.index and config.students[phase.index] is not None
-    return named[-1:] if says and named[-2:-1] != named[-1:] else []
+def _brought(config: RunConfig, phase: Phase, first: dict[str, Any]) -> list[dict[str, Any]]:
+    """The architecture that `phase` begins with, where it is another than that of the phase before it."""
+    named = [network_content(network) if network else None for network in config.students[1 : phase.index + 1]]
+    if not named or named[-1] is None:
+        return []
+    before = [first, *(network for network in named[:-1] if network)][-1]
+    return [named[-1]] if named[-1] != before else []

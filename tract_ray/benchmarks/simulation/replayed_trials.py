@@ -112,7 +112,7 @@ def _replay(
         if mark := at.get(images):
             scores = distances(run, mark, replay.phase_steps)
             best = min(scores, key=scores.__getitem__)
-            bank = {f"{METRIC}/mu_i_{mu:.6g}": d for mu, d in scores.items()}
+            bank = {f"{METRIC}/mu_i_{mu!r}": d for mu, d in scores.items()}
             _append(folder, images, {"metrics": {METRIC: scores[best], "mu_i_best": best, "steps": 1, **bank}})
             _append(folder, images, {"image": _picture(run, folder, images), "name": "samples"})
             if not mark.last:
