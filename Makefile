@@ -17,7 +17,7 @@ help:
 	@echo "make science   check the paper's findings on the digits (under 15 minutes)"
 	@echo "make science-methods   compare all methods on the digits (half an hour)"
 	@echo "make test      all tests but the slow ones; TEST_ARGS is passed on (TEST_ARGS='-m \"not cluster\"')"
-	@echo "make test-slow the others: a sweep killed ten times"
+	@echo "make test-slow the others, minutes each: recipes with their real networks, a sweep killed ten times"
 	@echo "make lint      ruff and mypy"
 	@echo "make clean     remove caches and build products; runs and $(VENV) stay"
 

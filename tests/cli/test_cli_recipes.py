@@ -15,7 +15,7 @@ from PIL import Image
 
 from tract_ray.evaluation.extractors import extractors
 from tract_ray.networks.sizing import third
-from tract_ray.training import forecast, load_model
+from tract_ray.training import forecast, load_model, scoring
 from tract_ray.training.recipes import recipes
 
 M = 1 << 20
@@ -109,6 +109,7 @@ def test_one_is_scaled_to_small_data(tmp_path: Path) -> None:
 def test_it_trains_its_real_network(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two steps of each phase (BTD's: one) at the paper's size, on pictures of the paper's shape."""
     monkeypatch.setitem(extractors, Brightness.kind, Brightness)
+    monkeypatch.setattr(scoring, "GRID_IMAGES", 1)  # 64 of them in 32 steps would take most of the time
     recipe = recipes[name]
     size = 32 if recipe.teacher.dataset == "cifar10" else 64
     generator = np.random.default_rng(0)
