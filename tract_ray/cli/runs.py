@@ -35,6 +35,7 @@ from tract_ray.config import config_hash, to_dict
 from tract_ray.data.on_disk import with_options
 from tract_ray.training import Paths
 from tract_ray.training.forecast import forecast
+from tract_ray.training.precision import resolve_precision
 from tract_ray.training.recipes import find_recipe
 
 app = typer.Typer()
@@ -116,6 +117,9 @@ def distill(
     mu_i: Annotated[float | None, typer.Option(help="Inference average, in [0, 1); default: the heuristic.")] = None,
     mu_i_bank: Annotated[str | None, typer.Option(help="Further mu_i to score: 0,0.9,0.99.")] = None,
     pairs: Setting = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Of the networks in training: float32, bf16, or auto (bf16 on GPUs).")
+    ] = None,
     evaluation_samples: Annotated[
         int | None, typer.Option(help=f"Images that score the student; default: {SCORED}.")
     ] = None,
@@ -134,6 +138,9 @@ def distill(
 ) -> None:
     """Distil a teacher into a student of few steps, score it, and write its model folder."""
     own = {"mu_s": mu_s, "mu_i": mu_i, "mu_i_bank": numbers("mu_i_bank", mu_i_bank, float), **settings(pairs)}
+    paths, worker = Paths.at(storage, data_root, checkpoint_seconds), worker_on(device, threads)
+    if precision:
+        own["precision"] = resolve_precision(precision, worker.device)
     run = planned(
         with_options(dataset, skip_damaged) if dataset else None,
         recipe=recipe,
@@ -157,7 +164,6 @@ def distill(
     scaling = find_recipe(recipe).scaling(run.teacher.dataset, network) if recipe else ""
     if scaling:
         print(scaling, file=progress(as_json))
-    paths, worker = Paths.at(storage, data_root, checkpoint_seconds), worker_on(device, threads)
     if dry_run:
         foreseen = forecast(run, paths, worker)
         show({**foreseen.to_json(), "config": to_dict(run)}, as_json, "\n".join(foreseen.lines()))

@@ -1,6 +1,6 @@
 """Noise schedules, the x0 view of a network, step functions and samplers; plain torch."""
 
-from tract_ray.diffusion.denoiser import Denoiser, predictions
+from tract_ray.diffusion.denoiser import PRECISIONS, Denoiser, predictions
 from tract_ray.diffusion.gaussian import GaussianDenoiser
 from tract_ray.diffusion.guidance import NO_CLASS, GuidedDenoiser
 from tract_ray.diffusion.heun import sample_heun
@@ -12,6 +12,7 @@ from tract_ray.diffusion.weighting import loss_weight, weightings
 
 __all__ = [
     "NO_CLASS",
+    "PRECISIONS",
     "CosineVP",
     "Denoiser",
     "GaussianDenoiser",

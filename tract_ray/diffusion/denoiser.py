@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,15 @@ from tract_ray.diffusion.schedules import NoiseSchedule
 from tract_ray.diffusion.steps import expand
 
 SIGMA_DATA = 0.5
+
+PRECISIONS = ("float32", "bf16")
+
+
+def in_precision(precision: str, device: torch.device) -> AbstractContextManager[None]:
+    """Where a network is called: in its weights' own precision, or ("bf16") its products in bfloat16 (autocast)."""
+    if precision == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -51,18 +61,25 @@ predictions: dict[str, Prediction] = {
 class Denoiser:
     """The x0 view `f(x_t, t)` of a network that predicts x0, eps, v, both or EDM's F.
 
-    The network is called as `network(x, logsnr, labels)` in its own precision; everything around it stays in the
-    precision of `x_t`. `network` is a plain attribute, so a wrapped copy (DDP, a compiled module) can take its place.
-    `times` are a student's nodes, `(steps + 1,)`: it knows no others. None is a network that was trained at all times.
+    The network is called as `network(x, logsnr, labels)` in its own precision, or in `precision` "bf16"; everything
+    around it stays in the precision of `x_t`. `network` is a plain attribute, so a wrapped copy (DDP, a compiled
+    module) can take its place. `times` are a student's nodes, `(steps + 1,)`: it knows no others. None is a network
+    that was trained at all times.
     """
 
     def __init__(
-        self, network: nn.Module, schedule: NoiseSchedule, prediction: str, times: Tensor | None = None
+        self,
+        network: nn.Module,
+        schedule: NoiseSchedule,
+        prediction: str,
+        times: Tensor | None = None,
+        precision: str = "float32",
     ) -> None:
         self.network = network
         self.schedule = schedule
         self.prediction = choose("prediction", prediction, predictions)
         self.times = times
+        self.precision = choose("precision", precision, PRECISIONS)
         self._view = predictions[prediction]
 
     def __call__(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -71,7 +88,8 @@ class Denoiser:
         alpha, sigma = expand(self.schedule.alpha(t), x_t), expand(self.schedule.sigma(t), x_t)
         x_in = x_t if self._view.scale_input is None else self._view.scale_input(alpha, sigma) * x_t
         dtype = next(self.network.parameters()).dtype
-        out = self.network(x_in.to(dtype), self.schedule.logsnr(t).to(dtype), labels)
+        with in_precision(self.precision, x_t.device):
+            out = self.network(x_in.to(dtype), self.schedule.logsnr(t).to(dtype), labels)
         return self._view.to_x0(out.to(x_t.dtype), x_t, alpha.to(x_t.dtype), sigma.to(x_t.dtype))
 
     @property
@@ -80,6 +98,6 @@ class Denoiser:
         module: nn.Module = getattr(self.network, "module", self.network)
         return module
 
-    def view_of(self, network: nn.Module) -> Denoiser:
-        """The same x0 view of another network, at any time."""
-        return Denoiser(network, self.schedule, self.prediction)
+    def view_of(self, network: nn.Module, precision: str | None = None) -> Denoiser:
+        """The same x0 view of another network, at any time; in another `precision` where one is named."""
+        return Denoiser(network, self.schedule, self.prediction, precision=precision or self.precision)

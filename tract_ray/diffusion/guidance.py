@@ -20,7 +20,7 @@ class GuidedDenoiser(Denoiser):
     """
 
     def __init__(self, denoiser: Denoiser, guidance: float) -> None:
-        super().__init__(denoiser.network, denoiser.schedule, denoiser.prediction, denoiser.times)
+        super().__init__(denoiser.network, denoiser.schedule, denoiser.prediction, denoiser.times, denoiser.precision)
         self.guidance = guidance
 
     def __call__(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -143,6 +143,7 @@ class Distillation(Method):
     def __init__(self, config: DistillationConfig, teacher: Denoiser | None, student: nn.Module) -> None:
         super().__init__(config, teacher, student)
         self.teacher = self._guided(require_teacher(teacher, self.kind))
+        self.teacher.precision = config.precision
         self.student = self.teacher.view_of(student)
         self.trained = {"student": self.student}
         own, first = self.teacher.times, self.phases[0].teacher_steps

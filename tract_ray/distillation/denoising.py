@@ -50,7 +50,8 @@ class Denoising(Method):
 
     def __init__(self, config: DenoisingConfig, teacher: Denoiser | None, student: nn.Module) -> None:
         super().__init__(config, teacher, student)
-        self.student = Denoiser(student, build_schedule(config.schedule), config.prediction)
+        schedule = build_schedule(config.schedule)
+        self.student = Denoiser(student, schedule, config.prediction, precision=config.precision)
         self.trained = {"student": self.student}
         self.average = EMA(student, config.ema)
 

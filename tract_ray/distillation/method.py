@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from tract_ray.config import InputError, check_types, choose, require, to_dict
-from tract_ray.diffusion import Denoiser, samplers, weightings
+from tract_ray.diffusion import PRECISIONS, Denoiser, samplers, weightings
 from tract_ray.distillation.draws import Draws
 from tract_ray.distillation.phases import Phase
 
@@ -37,6 +37,9 @@ class MethodConfig:
     `adam_betas` and `adam_eps` are torch's defaults in all codes but moment matching's (0, 0.99 and 1e-12).
     `weight_decay` is decoupled (AdamW's): 1e-3 in BTD's teacher of CIFAR-10, else 0. The learning rate rises over the
     first `warmup` optimiser steps of the run: 1,000 for BTD's teachers and moment matching, 10M images for EDM's.
+    `precision` is the networks' while they train, teachers and averages included: "bf16" takes their products in
+    bfloat16, and leaves weights, averages, the optimiser, times, states, targets and losses as they are. Students are
+    sampled, and so scored, in float32.
     """
 
     samples: int = 96 << 20
@@ -52,6 +55,7 @@ class MethodConfig:
     adam_eps: float = 1e-8
     weight_decay: float = 0.0
     weighting: str = "truncated_snr"
+    precision: str = "float32"
 
     kind: ClassVar[str] = ""
 
@@ -72,6 +76,7 @@ class MethodConfig:
         require(self.adam_eps > 0, "adam_eps", f"must be positive, got {self.adam_eps}")
         require(self.weight_decay >= 0, "weight_decay", f"must not be negative, got {self.weight_decay}")
         choose("weighting", self.weighting, weightings)
+        choose("precision", self.precision, PRECISIONS)
 
     def _decode(self) -> None:
         """Every setting as its type; done before values are compared."""
@@ -235,7 +240,7 @@ class Method(ABC):
 
     def sample(self, network: nn.Module, noise: Tensor, steps: int, labels: Tensor | None = None) -> Tensor:
         """Images `(B, C, H, W)` from one of `candidates()` in `steps` network calls."""
-        denoiser = next(iter(self.trained.values())).view_of(network)
+        denoiser = next(iter(self.trained.values())).view_of(network, "float32")
         return samplers[self.sampler](denoiser, noise, steps, times=self.sampling_times(steps), labels=labels)
 
 

@@ -106,7 +106,7 @@ class MomentMatching(GeneratorDistillation):
     def __init__(self, config: MomentMatchingConfig, teacher: Denoiser | None, student: nn.Module) -> None:
         super().__init__(config, teacher, student)
         original = require_teacher(teacher, self.kind)
-        self.auxiliary = original.view_of(frozen_copy(original.module).requires_grad_(True))
+        self.auxiliary = self.teacher.view_of(frozen_copy(original.module).requires_grad_(True))
         self.trained = {"student": self.student, "auxiliary": self.auxiliary}
 
     @classmethod

@@ -17,6 +17,7 @@ from tract_ray.training.checkpoint import CHECKPOINT, Position
 from tract_ray.training.keys import Start, model_content, start_of
 from tract_ray.training.model import Model
 from tract_ray.training.paths import Paths
+from tract_ray.training.precision import check_precision
 from tract_ray.training.result import RunResult, find_result
 from tract_ray.training.run_checks import check_run
 from tract_ray.training.run_config import RunConfig
@@ -51,6 +52,7 @@ def run_distillation(
     worker = worker or Worker()
     result = find_result(folder, config, paths)
     if result is None:
+        check_precision(config.method.precision, worker.device)
         built = _build(config, paths, folder, worker)
         last = stage_ends(config)[-1]
         ended = StagedRun(

@@ -74,7 +74,7 @@ def student_model(
     def make(candidate: nn.Module, about: dict[str, Any]) -> Model:
         steps = method.phase.student_steps
         return Model(
-            denoiser=method.trained["student"].view_of(candidate),
+            denoiser=method.trained["student"].view_of(candidate, "float32"),
             network=networks[method.phase.index],
             shape=teacher.shape,
             steps=steps,

@@ -17,6 +17,7 @@ from tract_ray.training.keys import score_key, teacher_folder, teacher_key
 from tract_ray.training.loop import train
 from tract_ray.training.model import Model, load_model
 from tract_ray.training.paths import Paths
+from tract_ray.training.precision import check_precision
 from tract_ray.training.run_config import EvaluationConfig, TeacherConfig, build_for
 from tract_ray.training.scoring import build_evaluator
 from tract_ray.training.worker import Worker
@@ -48,6 +49,7 @@ def train_teacher(
         return found
     require_writable(paths.cache, "storage")
     check_dataset(config.dataset)
+    check_precision(config.training.precision, worker.device)
     folder = teacher_folder(config, paths)
     with claim(folder.with_name(f".{folder.name}.lock"), lambda: _is_trained(folder), worker) as ready:
         return load_model(folder, "teacher") if ready else _train(config, paths, worker, on_step)
