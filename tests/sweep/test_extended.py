@@ -14,6 +14,7 @@ from tract_ray.search.population import population
 from tract_ray.search.space import Space, rows
 from tract_ray.search.study import Search
 from tract_ray.sweep.definition import Sweep
+from tract_ray.sweep.dry_run import foresee
 from tract_ray.sweep.folder import identity, remember
 from tract_ray.training import Paths
 
@@ -104,6 +105,32 @@ def test_more_trials_than_a_sampler_expected(tmp_path: Path) -> None:
     )
     remember(sweep(tmp_path / "other", trials=12, sampler="random"))
     assert remember(sweep(tmp_path / "other", trials=30, sampler="random")) == ""
+
+
+def test_a_dry_run_foresees_what_halving_spares(tmp_path: Path) -> None:
+    """By hand: of three, one at a time, the first goes on, the second if it is the better, the third if it is the best.
+
+    The others end after 768 of 1,024 images, and have no second seed.
+    """
+    of = replace(sweep(tmp_path, trials=3, repeats=2, reduction=2, pruner="halving", sampler="random"), concurrency=1)
+    foreseen, finish = foresee(of), 1 + 1 / 2 + 1 / 3
+    assert foreseen.naive == 6 * 1024
+    assert foreseen.trained == pytest.approx(finish * 2 * 1024 + (3 - finish) * 768, rel=0.15)
+    assert foreseen.trained + foreseen.stopped == foreseen.naive
+    assert not of.folder.exists()
+
+
+def test_other_data_under_the_same_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By their content; what an older version has not written down is not compared."""
+    ours = sweep(tmp_path)
+    remember(ours)
+    with monkeypatch.context() as patch:
+        patch.setattr("tract_ray.sweep.definition.data_key", lambda *_: "0123456789abcdef")
+        with pytest.raises(InputError, match=r"^resume: x was started with other settings: data set.s content was "):
+            remember(ours)
+        file = ours.folder / "sweep.json"
+        write_json(file, {k: v for k, v in read_json(file, "name").items() if k != "data"})
+        assert remember(ours) == ""
 
 
 def test_what_distances_are_of(tmp_path: Path) -> None:

@@ -131,14 +131,14 @@ def test_the_parent_has_the_summary(swept: Swept, tmp_path: Path) -> None:
     summary = json.loads((swept.folder / "summary.json").read_text())
     assert [trial["distance"] for trial in summary["trials"]] == table["distance"].tolist()
     assert [row["steps"] for row in summary["reference"]] == [1024, 32, 1, 0]
-    best = min(swept.children, key=lambda run: run.data.metrics["distance"])
+    best = min(swept.children, key=lambda run: run.data.metrics["row_selection"])
     assert summary["best"] == swept.parent.data.tags["tract_ray.best_trial"] == best.info.run_name
     assert swept.parent.data.metrics["distance"] == best.data.metrics["distance"]
 
 
 def test_the_best_student_is_logged(swept: Swept) -> None:
     """As files, and as a model that samples the same; no other trial's is."""
-    best = min(swept.children, key=lambda run: run.data.metrics["distance"])
+    best = min(swept.children, key=lambda run: run.data.metrics["row_selection"])
     for child in swept.children:
         artifacts = {file.path for file in swept.store.client.list_artifacts(child.info.run_id)}
         models = swept.store.client.get_run(child.info.run_id).outputs.model_outputs
@@ -157,7 +157,7 @@ def test_the_study_is_the_sweeps_memory(swept: Swept) -> None:
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 3
     for number, trial in enumerate(study.trials):
         result = json.loads((swept.trial(number) / "result.json").read_text())
-        assert trial.value == result["distance"]
+        assert trial.value == result["distances"][repr(result["mu_i"])] != result["distance"]
         points = points_of(swept.trial(number), "fid_digits")
         assert len(points) == 8  # four marks in each of two phases; the fifth is the rung
         assert trial.intermediate_values == {1: points[4][1]}
@@ -173,7 +173,7 @@ def test_what_a_person_reads(swept: Swept) -> None:
     assert len(re.findall(r"^trial-000\d  finished  +\d+\.\d{3}  mu_s ", out, re.M)) == 3
     table = out[out.index("smaller is better") :]
     rows = [line.split() for line in table.splitlines() if line.strip().startswith("trial-")]
-    assert [float(row[-1]) for row in rows] == sorted(float(row[-1]) for row in rows)
+    assert [float(row[-2]) for row in rows] == sorted(float(row[-2]) for row in rows)  # what they are chosen by
     assert len(rows) == 3
     assert re.findall(r"teacher, (\d+) steps?", table) == ["1024", "32", "1"]
     page = f"{swept.store.uri}/#/experiments/{swept.store.experiment_id}/runs?workflowType=machine_learning"

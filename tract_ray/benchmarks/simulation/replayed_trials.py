@@ -135,6 +135,9 @@ def _replay(
         "key": "",
         "evaluation": {"replayed": True},
         "select": "best",
+        "reported": {repr(best): scores[best]},
+        "start": "",
+        "data": "",
     }
 
 
