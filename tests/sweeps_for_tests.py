@@ -41,3 +41,12 @@ def points_of(folder: Path, key: str) -> list[tuple[int, float]]:
     """A metric in a run's record, as MLflow should have it."""
     lines = lines_of(folder)
     return sorted((line["samples"], line["metrics"][key]) for line in lines if key in line.get("metrics", {}))
+
+
+def table(sweep: Path) -> list[dict[str, Any]]:
+    """What the sweep in a folder found, without what a clock says."""
+    summary = json.loads((sweep / "summary.json").read_text())
+    rows = [{k: v for k, v in row.items() if k not in ("seconds", "costs")} for row in summary["trials"]]
+    for row, trial in zip(rows, summary["trials"], strict=True):
+        row["trained"] = [cost["trained"] for cost in trial["costs"]]
+    return rows

@@ -13,7 +13,7 @@ import pytest
 import tract_ray
 
 PACKAGE = Path(tract_ray.__file__).parent
-EVERYWHERE = ("config", "files", "terminal")
+EVERYWHERE = ("config", "disk", "files", "stopping", "terminal")
 CORE = ("diffusion", "networks", "data", "distillation", "evaluation")
 RUN = (*CORE, "training")
 SEARCH = (*RUN, "search")
@@ -22,8 +22,10 @@ SWEEP = (*RECORD, "cluster", "sweep")
 # Each room, and the rooms that it may import.
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "config": (),
-    "files": ("config",),
-    "terminal": ("config", "files"),
+    "stopping": (),
+    "disk": ("config", "stopping"),
+    "files": ("config", "disk"),
+    "terminal": ("config", "disk", "files", "stopping"),
     "diffusion": (),
     "networks": ("diffusion",),
     "data": (),

@@ -28,6 +28,13 @@ class RunFailed(RuntimeError):
     """A run cannot come to its end as it was configured; the message is one line. To repeat it would change nothing."""
 
 
+class MachineFailed(RuntimeError):
+    """The machine failed, not the run: memory, disk, cluster. The message is one line; to repeat it may succeed."""
+
+
+AGAIN = "--resume tries it again"
+"""How the reason ends for which a trial failed that is not over with that."""
+
 T = TypeVar("T")
 EXPECTED = {float: "a number", int: "a whole number", bool: "true or false", str: "text", tuple: "a list"}
 

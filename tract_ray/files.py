@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tract_ray.config import InputError, require
+from tract_ray.disk import with_room
 
 DIGEST = "digest"
 ABOUT = "tract_ray"
@@ -50,9 +51,8 @@ def atomic_folder(folder: Path, *, keep: bool = False) -> Iterator[Path]:
     With `keep`, one that is there by then stays: a reader never meets the moment between two equal folders. Else that
     moment is the reader's to mend (`mend_folder`), should a kill fall into it.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
     new = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
-    new.mkdir()
+    with_room(folder, lambda: new.mkdir(parents=True))
     try:
         yield new
         for path in (*new.rglob("*"), new):
@@ -130,17 +130,55 @@ def open_lock(path: Path) -> IO[str]:
 
 def write_text(path: Path, text: str, *, private: bool = False) -> None:
     """Write a file so that a reader sees the old content or the new, never a part; `private`: its owner alone."""
+    write_bytes(path, text.encode(), private=private)
+
+
+def write_bytes(path: Path, content: bytes, *, private: bool = False) -> None:
+    """As `write_text`."""
+    with_room(path, lambda: _write(path, content, 0o600 if private else 0o666))
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666), "w") as file:
-            file.write(text)
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         new.replace(path)
     finally:
         new.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add to a file, all of `text` or nothing."""
+
+    def append() -> None:
+        with path.open("a") as file:
+            before = os.fstat(file.fileno()).st_size
+            try:
+                file.write(text)
+                file.flush()
+            except OSError:
+                os.truncate(path, before)
+                raise
+
+    with_room(path, append)
+
+
+def copy_file(source: str | Path, target: str | Path) -> Path:
+    """Copy a file to a new place, all of it or nothing."""
+    return with_room(Path(target), lambda: _copy(source, Path(target)))
+
+
+def _copy(source: str | Path, target: Path) -> Path:
+    try:
+        return Path(shutil.copy(source, target))
+    except OSError:
+        target.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, data: Mapping[str, Any], *, private: bool = False) -> None:
@@ -170,12 +208,17 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
 
     The metadata gets a digest of everything in the file, which `read_tensor_file` checks.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     own = _apart({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     about = dict(metadata or {})
+    signed = {ABOUT: json.dumps({**about, DIGEST: _digest(about, own)}, sort_keys=True)}
+    with_room(path, lambda: _write_tensors(path, own, signed))
+
+
+def _write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        save_file(own, str(new), {ABOUT: json.dumps({**about, DIGEST: _digest(about, own)}, sort_keys=True)})
+        save_file(tensors, str(new), metadata)
         sync(new)
         new.replace(path)
     except SafetensorError as error:  # its word for what the system says

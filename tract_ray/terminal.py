@@ -17,7 +17,8 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from tract_ray.config import InputError, RunFailed
+from tract_ray.config import InputError, MachineFailed, RunFailed
+from tract_ray.stopping import TERMINATED, end_at_sigterm, terminated
 
 _UsageError: Any = typer.BadParameter.__base__  # typer brings its own or click's, and names neither
 
@@ -108,9 +109,10 @@ def print_table(console: Console, title: str, rows: Sequence[Mapping[str, Any]],
 
 
 def run_app(app: typer.Typer, continues: str = "the same command continues") -> None:
-    """Run a command line and exit with its status: 2 for bad input and 1 for a run that diverged, in one line; 130 for
-    Ctrl-C.
+    """Run a command line and exit with its status, in one line: 2 for bad input, 1 for a run that diverged, 75 for what
+    the machine failed (`EX_TEMPFAIL`: to be tried again), 130 for Ctrl-C, 143 for SIGTERM.
     """
+    end_at_sigterm(continues)
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         status = app(standalone_mode=False)
@@ -128,9 +130,16 @@ def run_app(app: typer.Typer, continues: str = "the same command continues") -> 
     except RunFailed as failure:
         print(f"failed: {getattr(failure, 'cause', failure)}", file=sys.stderr)
         sys.exit(1)
+    except MachineFailed as failure:
+        if terminated():
+            sys.exit(TERMINATED)
+        print(f"failed: {getattr(failure, 'cause', failure)}; {continues}", file=sys.stderr)
+        sys.exit(os.EX_TEMPFAIL)
     except KeyboardInterrupt:
         status = 130
     if status == 130:  # typer makes the one into the other
         sys.stdout.flush()
+        if terminated():
+            sys.exit(TERMINATED)
         print(f"interrupted; {continues}", file=sys.stderr)
     sys.exit(status if isinstance(status, int) else 0)

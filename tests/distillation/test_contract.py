@@ -15,6 +15,7 @@ from tract_ray.config import InputError, from_dict, to_dict
 from tract_ray.data import Dataset
 from tract_ray.distillation import DistillationConfig, Method, MethodConfig, methods
 from tract_ray.training import train
+from tract_ray.training.gradients import Gradients
 from tract_ray.training.loop import make_batch as data_batch
 from tract_ray.training.worker import Worker
 
@@ -118,6 +119,23 @@ def test_a_checkpoint_restores_it_exactly(kind: str, settings: str, digits: Data
     resumed = run("killed")
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_parts_of_a_batch_have_its_gradients(kind: str, digits: Dataset, tmp_path: Path) -> None:
+    """All that is drawn for a sample is that of the undivided batch."""
+    if not methods[kind].divisible:
+        pytest.skip("this method compares the halves of a batch")
+    found = []
+    for micro_batch in (0, 2):
+        method = build(kind, small_config(kind), num_classes=10)
+        gradients = Gradients(method, tmp_path, Worker(), micro_batch)
+        name = method.active(0)
+        batch, loss = gradients.of(name, lambda method=method: data_batch(method, digits, 0, 0, Worker()), 0)
+        assert len(batch.images) == 8
+        parameters = method.trained[name].module.parameters()
+        found.append(torch.cat([loss.reshape(1), *(p.grad.flatten() for p in parameters if p.grad is not None)]))
+    assert float(found[0].abs().max()) > 1e-3
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-7)
 
 
 def test_labels_pass_through(kind: str, digits: Dataset) -> None:

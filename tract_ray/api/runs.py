@@ -9,7 +9,7 @@ from typing import IO, Any
 
 import torch
 
-from tract_ray import training
+from tract_ray import disk, training
 from tract_ray.api.machine import shown, worker_on
 from tract_ray.api.model import Model, load_model
 from tract_ray.api.plan import planned
@@ -49,6 +49,8 @@ def train_teacher(
     storage: str | Path | None = None,
     data_root: str | None = None,
     checkpoint_seconds: float = 60.0,
+    on_disk_full: str = "wait",
+    micro_batch: int = 0,
     device: str | torch.device | None = None,
     threads: int = 0,
     progress: bool | IO[str] = True,
@@ -58,14 +60,17 @@ def train_teacher(
     What is None the `recipe` chooses (a name of `tract_ray.training.recipes.recipes`, or a file), without one that of
     the data set (default: digits). `samples` are training images, `ema` the average of the weights,
     `label_dropout` the share of labels left out, for guidance. It is kept below `storage` (default `runs`) under the
-    hash of its settings; `out` is a further model folder to write. `progress` is a stream, or whether stderr is told.
+    hash of its settings; `out` is a further model folder to write. On a full disk it waits for room, or it fails
+    (`on_disk_full`); of a batch, `micro_batch` images are computed at a time (0: all). `progress` is a stream, or
+    whether stderr is told.
 
     >>> import tract_ray as tr
     >>> teacher = tr.train_teacher("digits", network="mlp_8x8_small", samples=1280, storage=runs, progress=False)
     >>> teacher.sample(2, steps=8).shape
     torch.Size([2, 1, 8, 8])
     """
-    paths, worker = Paths.at(storage, data_root, checkpoint_seconds), worker_on(device, threads)
+    paths = Paths.at(storage, data_root, checkpoint_seconds, on_disk_full, micro_batch)
+    worker = worker_on(device, threads)
     own: dict[str, Any] = {"batch": batch, "lr": lr, "ema": ema, "label_dropout": label_dropout}
     own["samples"], name = _count("samples", samples), absolute_dataset(dataset) if dataset else None
     if recipe:
@@ -76,6 +81,7 @@ def train_teacher(
     if out:
         check_free(Path(out).expanduser())  # before hours of training
     size = config.training.batch
+    disk.on_disk_full(paths.on_disk_full)
     with shown("teacher", config.training.samples, progress) as seen:
         model = training.train_teacher(config, paths, worker, lambda step, loss: seen(step * size, f"loss {loss:.4f}"))
     folder = model.save(Path(out).expanduser()) if out else teacher_folder(config, paths)
@@ -105,6 +111,8 @@ def distill(
     storage: str | Path | None = None,
     data_root: str | None = None,
     checkpoint_seconds: float = 60.0,
+    on_disk_full: str = "wait",
+    micro_batch: int = 0,
     device: str | torch.device | None = None,
     threads: int = 0,
     progress: bool | IO[str] = True,
@@ -120,14 +128,16 @@ def distill(
     network preset (default: the teacher's); `students` one for each phase, None or "-" for that of the phase before
     (`"-,mlp_8x8_small,-"`); `student_from` says what it starts with: `teacher` (what they share), `random` or a model
     folder. `out` is the folder of the run, which the same call continues or finds finished (default: below `storage`,
-    by the hash of the settings). The student's `result` has the distances by mu_i and what the run has cost.
+    by the hash of the settings); `on_disk_full` and `micro_batch` are those of `train_teacher`. The student's `result`
+    has the distances by mu_i and what the run has cost.
 
     >>> import tract_ray as tr
     >>> student = tr.distill("digits", method="tract", time_schedule=(8, 4, 1), **tiny)
     >>> student.steps, student.metric, student.distance == student.result.distance
     (1, 'fid_digits', True)
     """
-    paths, worker = Paths.at(storage, data_root, checkpoint_seconds), worker_on(device, threads)
+    paths = Paths.at(storage, data_root, checkpoint_seconds, on_disk_full, micro_batch)
+    worker = worker_on(device, threads)
     run = planned(
         dataset,
         recipe=recipe,

@@ -22,6 +22,8 @@ Storage = Annotated[Path | None, typer.Option(help="Folder of runs and caches; d
 DataRoot = Annotated[str | None, typer.Option(help="Where downloaded data sets live.")]
 SkipDamaged = Annotated[bool, typer.Option("--skip-damaged", help="Leave out images on disk that cannot be read.")]
 CheckpointSeconds = Annotated[float, typer.Option(help="Seconds between checkpoints; 0: only where it is scored.")]
+OnDiskFull = Annotated[str, typer.Option(help="On a full disk: wait (for room) or fail.")]
+MicroBatch = Annotated[int, typer.Option(help="Images of a batch that a process computes at a time; 0: all it has.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; default: the GPU where there is one.")]
 Threads = Annotated[int, typer.Option(help="CPU threads; 0: torch's own choice.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else to standard output.")]

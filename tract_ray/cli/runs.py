@@ -20,7 +20,9 @@ from tract_ray.cli.arguments import (
     Device,
     Features,
     FromRecipe,
+    MicroBatch,
     Network,
+    OnDiskFull,
     Samples,
     Setting,
     SkipDamaged,
@@ -57,6 +59,8 @@ def teacher(
     storage: Storage = None,
     data_root: DataRoot = None,
     checkpoint_seconds: CheckpointSeconds = 60.0,
+    on_disk_full: OnDiskFull = "wait",
+    micro_batch: MicroBatch = 0,
     skip_damaged: SkipDamaged = False,
     device: Device = None,
     threads: Threads = 0,
@@ -78,6 +82,8 @@ def teacher(
         storage=storage,
         data_root=data_root,
         checkpoint_seconds=checkpoint_seconds,
+        on_disk_full=on_disk_full,
+        micro_batch=micro_batch,
         device=device,
         threads=threads,
         progress=progress(as_json),
@@ -130,6 +136,8 @@ def distill(
     storage: Storage = None,
     data_root: DataRoot = None,
     checkpoint_seconds: CheckpointSeconds = 60.0,
+    on_disk_full: OnDiskFull = "wait",
+    micro_batch: MicroBatch = 0,
     skip_damaged: SkipDamaged = False,
     device: Device = None,
     threads: Threads = 0,
@@ -138,7 +146,8 @@ def distill(
 ) -> None:
     """Distil a teacher into a student of few steps, score it, and write its model folder."""
     own = {"mu_s": mu_s, "mu_i": mu_i, "mu_i_bank": numbers("mu_i_bank", mu_i_bank, float), **settings(pairs)}
-    paths, worker = Paths.at(storage, data_root, checkpoint_seconds), worker_on(device, threads)
+    paths = Paths.at(storage, data_root, checkpoint_seconds, on_disk_full, micro_batch)
+    worker = worker_on(device, threads)
     if precision:
         own["precision"] = resolve_precision(precision, worker.device)
     run = planned(

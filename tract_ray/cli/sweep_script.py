@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer import Option
 
-from tract_ray.cli.arguments import SCORED, Features, FromRecipe, Setting, settings
+from tract_ray.cli.arguments import SCORED, Features, FromRecipe, MicroBatch, OnDiskFull, Setting, settings
 from tract_ray.cluster.resources import Request
 from tract_ray.search.study import MACHINE, Search
 from tract_ray.sweep.definition import Sweep, SweepResult
@@ -110,6 +110,8 @@ def sweep_app(script: Script) -> typer.Typer:
         ] = None,
         data_root: Annotated[str | None, Option(help="Where downloaded data sets live.")] = None,
         checkpoint_seconds: Annotated[float, Option(help="Seconds between a trial's checkpoints; 0: none.")] = 60.0,
+        on_disk_full: OnDiskFull = "wait",
+        micro_batch: MicroBatch = 0,
         # Where the record goes
         storage: Annotated[
             Path | None, Option(help="Folder of runs and caches, shared by all nodes (default: runs).")
@@ -161,7 +163,7 @@ def sweep_app(script: Script) -> typer.Typer:
             retries=retries,
             wait_for_nodes=wait_for_nodes,
             ray_address=ray_address,
-            paths=Paths.at(storage, data_root, checkpoint_seconds),
+            paths=Paths.at(storage, data_root, checkpoint_seconds, on_disk_full, micro_batch),
             mlflow_uri=mlflow_uri,
             name=name,
             resume=resume,

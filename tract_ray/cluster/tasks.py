@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -11,6 +14,7 @@ import torch
 from rich.console import Console
 
 from tract_ray.cluster.resources import Request
+from tract_ray.disk import on_disk_full
 from tract_ray.terminal import Progress, duration
 from tract_ray.training import (
     Paths,
@@ -25,6 +29,7 @@ from tract_ray.training import (
     teacher_folder,
     train_teacher,
 )
+from tract_ray.training.checkpoint_writer import save_now
 
 
 def train_teacher_on_cluster(run: RunConfig, paths: Paths, request: Request, console: Console) -> None:
@@ -38,7 +43,7 @@ def train_teacher_on_cluster(run: RunConfig, paths: Paths, request: Request, con
     task = ray.remote(num_cpus=request.cpus, num_gpus=gpus)(_train_teacher)
     pending = task.remote(teacher, paths, request.cpus, gpus)
     record = folder.with_name(folder.name + ".training") / "record.jsonl"
-    with Progress("teacher", training.samples, console.file) as progress:
+    with Progress("teacher", training.samples, console.file) as progress, _saved(record.parent):
         started = time.monotonic()
         while not ray.wait([pending], timeout=1.0)[0]:
             if record.is_file() and (lines := record.read_text().splitlines()):
@@ -51,8 +56,19 @@ def train_teacher_on_cluster(run: RunConfig, paths: Paths, request: Request, con
     console.print(f"teacher: trained in {duration(time.monotonic() - started)}, kept in {folder}")
 
 
+@contextmanager
+def _saved(folder: Path) -> Iterator[None]:
+    """The training in `folder` writes a checkpoint where it is interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        save_now([folder], 1.5)
+        raise
+
+
 def _train_teacher(teacher: TeacherConfig, paths: Paths, cpus: int, gpus: int) -> None:
     torch.set_num_threads(cpus)
+    on_disk_full(paths.on_disk_full)
     train_teacher(teacher, paths, Worker(device=default_device() if gpus else torch.device("cpu")))
 
 

@@ -3,7 +3,7 @@
 from tract_ray.distillation.base import Distillation, DistillationConfig
 from tract_ray.distillation.consistency import Consistency, ConsistencyConfig
 from tract_ray.distillation.denoising import Denoising, DenoisingConfig
-from tract_ray.distillation.draws import Draws, derive_seed
+from tract_ray.distillation.draws import Draws, PartOfDraws, derive_seed
 from tract_ray.distillation.ema import EMA, heuristic_mu
 from tract_ray.distillation.initialisation import copy_shared_layers
 from tract_ray.distillation.method import Batch, Method, MethodConfig, methods, num_classes
@@ -34,6 +34,7 @@ __all__ = [
     "MethodConfig",
     "MomentMatching",
     "MomentMatchingConfig",
+    "PartOfDraws",
     "Phase",
     "Progressive",
     "ProgressiveConfig",

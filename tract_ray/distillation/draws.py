@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -42,3 +42,27 @@ class Draws:
     def integers(self, high: int) -> Tensor:
         """Uniform in 0 … high - 1, `(b,)`, int64."""
         return torch.randint(high, (self.batch,), generator=self.generator, device=self.device)[self.local]
+
+
+class PartOfDraws(Draws):
+    """The numbers of the part `piece` of a shard. The shard's are drawn once, for all parts, which share `drawn`."""
+
+    def __init__(self, shard: Draws, piece: slice, drawn: list[Tensor]) -> None:
+        self.shard, self.piece, self.drawn, self.calls = shard, piece, drawn, 0
+        self.batch, self.device, self.generator = shard.batch, shard.device, shard.generator
+        self.local = slice(shard.local.start + piece.start, shard.local.start + piece.stop)
+
+    def _next(self, draw: Callable[[], Tensor]) -> Tensor:
+        if self.calls == len(self.drawn):
+            self.drawn.append(draw())
+        self.calls += 1
+        return self.drawn[self.calls - 1][self.piece]
+
+    def normal(self, shape: Sequence[int]) -> Tensor:
+        return self._next(lambda: self.shard.normal(shape))
+
+    def uniform(self) -> Tensor:
+        return self._next(self.shard.uniform)
+
+    def integers(self, high: int) -> Tensor:
+        return self._next(lambda: self.shard.integers(high))

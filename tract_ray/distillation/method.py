@@ -126,6 +126,7 @@ class Method(ABC):
     needs_teacher: ClassVar[bool] = True
     sampler: ClassVar[str] = "ddim"
     uses_dropout: ClassVar[bool] = False  # students are trained without (TRACT, section 4)
+    divisible: ClassVar[bool] = True  # a sample's loss is the same in any part of the batch
     keeps_best: ClassVar[bool] = False  # the result is the best evaluation's network, not the last one
 
     config: Any

@@ -80,6 +80,7 @@ class InstantMomentMatching(GeneratorDistillation):
     kind = "moment_matching_instant"
     paper = "Salimans et al. 2024, arXiv 2406.04103"
     config_type = InstantMomentMatchingConfig
+    divisible = False
 
     @classmethod
     def effective(cls, config: DistillationConfig, phase: Phase) -> dict[str, Any]:

@@ -13,17 +13,18 @@ from typing import Any
 
 import optuna
 
-from tract_ray.config import InputError, check_seed, choose, require
+from tract_ray.config import AGAIN, InputError, MachineFailed, check_seed, choose, require
 from tract_ray.search.budget import Budget
 from tract_ray.search.grid_points import grid_points
 from tract_ray.search.samplers import SAMPLERS, build_sampler
 from tract_ray.search.space import Space
+from tract_ray.search.storage import FileStorage
 from tract_ray.training import RunConfig
 from tract_ray.training.scoring import evaluation_marks
 
 CHANGES, ANCHOR, COSTS, CUT = "changes", "anchor", "costs", "cut"  # user attributes of its trials
-FAILED = "failed"  # another: why a trial failed; MACHINE if that was no fault of its configuration
-MACHINE = "its machine failed; --resume tries it again"
+FAILED = "failed"  # another: why a trial failed; it ends with AGAIN if that was no fault of its configuration
+MACHINE = f"its machine failed; {AGAIN}"
 MEASURED = "measured"  # of the study
 MAX_TRIALS = 1_000_000
 PRUNERS = ("halving", "median", "none")
@@ -89,9 +90,11 @@ def open_study(
     """
     is_new = not path.is_file()
     try:
-        storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+        storage = FileStorage(path)
         if not is_new:
             optuna.load_study(study_name=name, storage=storage)
+    except MachineFailed:
+        raise
     except Exception as error:
         raise InputError(f"storage: {path} is not a readable study ({str(error).splitlines()[0]})") from None
     study = optuna.create_study(

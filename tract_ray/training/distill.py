@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tract_ray.config import config_hash, to_dict
 from tract_ray.data import Dataset, load_dataset
+from tract_ray.disk import on_disk_full
 from tract_ray.distillation import Method, methods
 from tract_ray.evaluation import Evaluator, latency
 from tract_ray.files import write_json
@@ -16,6 +17,7 @@ from tract_ray.networks import count_parameters
 from tract_ray.training.checkpoint import CHECKPOINT, Position
 from tract_ray.training.keys import Start, model_content, start_of
 from tract_ray.training.model import Model
+from tract_ray.training.notes import note
 from tract_ray.training.paths import Paths
 from tract_ray.training.precision import check_precision
 from tract_ray.training.result import RunResult, find_result
@@ -50,6 +52,7 @@ def run_distillation(
     """
     started = time.perf_counter()
     worker = worker or Worker()
+    on_disk_full(paths.on_disk_full, lambda text: note(folder, text))
     result = find_result(folder, config, paths)
     if result is None:
         check_precision(config.method.precision, worker.device)
@@ -67,6 +70,7 @@ def run_distillation(
             report,
             (lambda step, loss: on_step(step, last, loss)) if on_step else None,
             paths.checkpoint_seconds,
+            paths.micro_batch,
         ).run()
         worker.gather(None)  # what the leading worker wrote is there for all
         result = _finish(config, built, folder, worker, ended, started)

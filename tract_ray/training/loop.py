@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from tract_ray.data import Dataset, sample_indices
 from tract_ray.distillation import Batch, Draws, Method, MethodConfig, derive_seed, num_classes, phase_at
-from tract_ray.networks.layers import share_dropout
+from tract_ray.stopping import hold_sigterm, release_sigterm
 from tract_ray.training.checkpoint import (
     CHECKPOINT,
     Position,
@@ -21,6 +22,7 @@ from tract_ray.training.checkpoint import (
 )
 from tract_ray.training.checkpoint_writer import CheckpointWriter
 from tract_ray.training.finite import LossWatch, check_weights
+from tract_ray.training.gradients import Gradients
 from tract_ray.training.record import Record
 from tract_ray.training.worker import Worker, check_batch
 
@@ -34,11 +36,6 @@ def make_batch(method: Method, dataset: Dataset, seed: int, step: int, worker: W
     images, labels = dataset.batch(rows, mirror)
     conditional = any(num_classes(denoiser.module) for denoiser in method.trained.values())
     return Batch(images, labels if conditional else None, draws, step - method.phase.start)
-
-
-def loss_scale(method: Method, batch: Batch) -> int:
-    """What makes the mean over pixels, which every method returns, the reduction that is differentiated."""
-    return batch.images[0].numel() if method.config.loss_reduction == "sum" else 1
 
 
 def prepare_gradients(parameters: list[torch.nn.Parameter], config: MethodConfig) -> torch.Tensor:
@@ -68,13 +65,16 @@ def train(
     until: int | None = None,
     checkpoint_seconds: float = 60.0,
     log_points: int = 12,
+    micro_batch: int = 0,
 ) -> Position:
     """Train `method` on `dataset` to its end, or `until` a step, from the checkpoint in `folder` if there is one.
 
     `marks` are numbers of finished optimiser steps after which `on_mark` evaluates, a checkpoint is written and
     `on_saved` is called; others are written about every `checkpoint_seconds` (0: none), beside the steps.
-    `on_step(step, loss)` is told about each logged step, of which a phase has `log_points`. The result depends on the
-    configuration and `seed` only: not on the number of workers (beyond rounding), nor on interruptions (not at all).
+    `on_step(step, loss)` is told about each logged step, of which a phase has `log_points`. A worker computes
+    `micro_batch` images at a time, 0: its whole share, and fewer once they do not fit into its memory. The result
+    depends on the configuration and `seed` only: not on the number of workers or on parts of the batch (beyond
+    rounding), nor on interruptions (not at all).
     """
     worker = worker or Worker()
     batch_size = method.config.batch
@@ -86,8 +86,8 @@ def train(
         restore_method(method, state, tensors)
     method.to(worker.device)
     record = Record(folder, state["record_lines"], enabled=worker.leads)
+    gradients = Gradients(method, folder, worker, micro_batch)
     for denoiser in method.trained.values():
-        share_dropout(denoiser.module, worker.rank, worker.world)
         denoiser.network = worker.wrap(denoiser.module.train(method.uses_dropout))
 
     step, resumed, begun = state["step"], bool(found), time.perf_counter()
@@ -100,7 +100,7 @@ def train(
         seconds = state["seconds"] + (time.perf_counter() - begun) * worker.world
         return Position(step, record.lines, *watch.so_far(), trained, seconds)
 
-    with CheckpointWriter(folder / CHECKPOINT, key, checkpoint_seconds, worker.leads) as writer:
+    with hold_sigterm() as held, CheckpointWriter(folder / CHECKPOINT, key, checkpoint_seconds, worker.leads) as writer:
         while step < last:
             phase = phase_at(method.phases, step)
             log_every = max(1, phase.steps // log_points)
@@ -122,18 +122,14 @@ def train(
                         restore_optimizer(name, optimizer, tensors)
                 resumed = False
 
-            # Dropout draws the global batch's masks from the global generator: seeding it here makes it resume exactly.
-            torch.manual_seed(derive_seed(seed, "dropout", step))
-            batch = make_batch(method, dataset, seed, step, worker)
-            name = method.active(batch.step)
+            name = method.active(step - phase.start)
             optimizer = optimizers[name]
             for group in optimizer.param_groups:
-                group["lr"] = method.learning_rate(batch.step)
-            loss = method.loss(batch).mean()
-            optimizer.zero_grad(set_to_none=True)
-            (loss * loss_scale(method, batch)).backward()
+                group["lr"] = method.learning_rate(step - phase.start)
+            make = partial(make_batch, method, dataset, seed, step, worker)
+            batch, loss = gradients.of(name, make, derive_seed(seed, "dropout", step))
             norm = prepare_gradients(list(method.trained[name].module.parameters()), method.config)
-            watch.step(loss.detach(), norm, optimizer)
+            watch.step(loss, norm, optimizer)
             optimizer.step()
             method.after_step(batch)
             step += 1
@@ -146,10 +142,12 @@ def train(
                 if on_step:
                     on_step(step, value)
                 since, since_step = time.perf_counter(), step
-            if step in marks or (method.settled and writer.due()):
+            ends = held() and method.settled  # SIGTERM, which waits until there is a checkpoint
+            if step in marks or ends or (method.settled and writer.due()):
                 if step in marks and on_mark:
                     check_weights(method, step)
-                    on_mark(step, record)
+                    with release_sigterm():
+                        on_mark(step, record)
                     since = time.perf_counter()
                 record.sync()  # before what counts its lines
                 writer.save(method, optimizers, position())
@@ -157,6 +155,8 @@ def train(
                     writer.wait()
                     if on_saved:
                         on_saved(position())
+            if ends:
+                break
     check_weights(method, step)
     worker.gather(None)  # what the leading worker wrote is there for all: the next stage begins from it
     return position()

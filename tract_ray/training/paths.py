@@ -1,4 +1,4 @@
-"""Where a run's files live, and how often its state is among them. Not part of its configuration: no result changes."""
+"""Where a run's files live, and how it is carried out. Not part of its configuration: no result changes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tract_ray.config import require
+from tract_ray.config import choose, require
 from tract_ray.data.on_disk import FOLDER_PREFIX, parse_folder
+from tract_ray.disk import POLICIES
 from tract_ray.files import require_local
 
 UPLOADED = "/runtime_resources/working_dir_files/"
@@ -22,21 +23,31 @@ class Paths:
     """`storage` holds sweeps and runs, `cache` what many runs share (teachers, classifiers), `data_root` downloads.
 
     A run in progress is written about every `checkpoint_seconds`, less often where that takes over 2% of its time; 0
-    writes it only where it is scored.
+    writes it only where it is scored. On a full disk a run waits for room, or fails: `on_disk_full`. A worker computes
+    `micro_batch` images at a time, 0: all that it has of a batch; gradients are accumulated, the batch stays.
     """
 
     storage: Path
     cache: Path
     data_root: str | None = None
     checkpoint_seconds: float = 60.0
+    on_disk_full: str = "wait"
+    micro_batch: int = 0
 
     def __post_init__(self) -> None:
         seconds = self.checkpoint_seconds
         require(0 <= seconds < math.inf, "checkpoint_seconds", f"must be 0 or more seconds, got {seconds}")
+        choose("on_disk_full", self.on_disk_full, POLICIES)
+        require(self.micro_batch >= 0, "micro_batch", f"must not be negative, got {self.micro_batch}")
 
     @classmethod
     def at(
-        cls, storage: str | Path | None = None, data_root: str | None = None, checkpoint_seconds: float = 60.0
+        cls,
+        storage: str | Path | None = None,
+        data_root: str | None = None,
+        checkpoint_seconds: float = 60.0,
+        on_disk_full: str = "wait",
+        micro_batch: int = 0,
     ) -> Paths:
         """Paths under `storage` (default `runs` in the project's folder); `TRACT_RAY_CACHE` moves the cache alone."""
         if storage:
@@ -44,7 +55,7 @@ class Paths:
         root = Path(storage).expanduser().absolute() if storage else project_folder() / "runs"
         cache = os.environ.get("TRACT_RAY_CACHE")
         kept = Path(cache).expanduser().absolute() if cache else root / "cache"
-        return cls(root, kept, data_root, checkpoint_seconds)
+        return cls(root, kept, data_root, checkpoint_seconds, on_disk_full, micro_batch)
 
     def plain(self) -> dict[str, Any]:
         """For another process."""

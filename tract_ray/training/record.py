@@ -8,6 +8,7 @@ a picture, and end with a `check` of what stands before it.
 
 from __future__ import annotations
 
+import io
 import json
 import time
 import zlib
@@ -18,7 +19,7 @@ from typing import Any
 
 from PIL import Image
 
-from tract_ray.files import DamagedError, sync, write_text
+from tract_ray.files import DamagedError, append_text, sync, write_bytes, write_text
 
 RECORD = "record.jsonl"
 NAMES = {"samples", "time", "metrics", "score", "image", "name"}
@@ -84,8 +85,7 @@ class Record:
 
     def _append(self, samples: int, content: Mapping[str, Any]) -> None:
         if self.enabled:
-            with self.path.open("a") as file:
-                file.write(_sealed({"samples": samples, "time": time.time(), **content}))
+            append_text(self.path, _sealed({"samples": samples, "time": time.time(), **content}))
             self.lines += 1
 
     def sync(self) -> None:
@@ -105,8 +105,9 @@ class Record:
         """A picture at `samples` training images seen."""
         if self.enabled:
             file = Path("images") / f"{name}-{samples:012d}.png"
-            (self.folder / file).parent.mkdir(exist_ok=True)
-            picture.save(self.folder / file)
+            encoded = io.BytesIO()
+            picture.save(encoded, format="png")
+            write_bytes(self.folder / file, encoded.getvalue())
             self._append(samples, {"image": str(file), "name": name})
 
 

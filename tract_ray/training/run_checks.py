@@ -9,6 +9,7 @@ from tract_ray.data import check_dataset, dataset_info
 from tract_ray.distillation import methods
 from tract_ray.evaluation import check_extractor
 from tract_ray.files import require_writable
+from tract_ray.training.gradients import check_micro_batch
 from tract_ray.training.model import Model, load_model
 from tract_ray.training.paths import Paths
 from tract_ray.training.run_config import RunConfig, build_for
@@ -24,9 +25,13 @@ def check_run(config: RunConfig, paths: Paths, workers: int = 1) -> Model | None
     Returns the teacher, or None where it is still to be trained.
     """
     check_batch(config.method.batch, workers)
+    kind = config.method.kind
+    check_micro_batch(paths.micro_batch, config.method.batch, workers, methods[kind].divisible, kind)
     teacher = find_teacher(config.teacher, paths)
     if teacher is None:
-        check_batch(config.teacher.training.batch, workers)
+        training = config.teacher.training
+        check_batch(training.batch, workers)
+        check_micro_batch(paths.micro_batch, training.batch, 1, True, training.kind)
     _check_students(config, teacher)
     if teacher is not None:
         steps = None if teacher.times is None else teacher.steps

@@ -52,10 +52,12 @@ class StagedRun:
         report: Report | None = None,
         on_step: Callable[[int, float], None] | None = None,
         checkpoint_seconds: float = 60.0,
+        micro_batch: int = 0,
     ) -> None:
         self.config, self.method, self.dataset, self.scorer = config, method, dataset, scorer
         self.store, self.folder, self.worker = store, folder, worker
-        self.report, self.on_step, self.checkpoint_seconds = report, on_step, checkpoint_seconds
+        self.report, self.on_step = report, on_step
+        self.checkpoint_seconds, self.micro_batch = checkpoint_seconds, micro_batch
         self.key, self.stages = run_key(config, start.key), stages_from(config, start, dataset.name)
         marks = evaluation_marks(method.phases, config.evaluation.per_phase)
         self.marks = {*marks, *(stage.end for stage in self.stages)}  # a stage is kept with its score
@@ -135,6 +137,7 @@ class StagedRun:
             on_step=self.on_step,
             until=stage.end,
             checkpoint_seconds=self.checkpoint_seconds,
+            micro_batch=self.micro_batch,
         )
 
     def _publish(self, stage: Stage, position: Position) -> None:

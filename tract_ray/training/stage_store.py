@@ -16,7 +16,15 @@ from torch import Tensor
 
 from tract_ray.config import InputError
 from tract_ray.distillation import Method
-from tract_ray.files import DamagedError, atomic_folder, read_json, read_safetensors, set_aside, write_json
+from tract_ray.files import (
+    DamagedError,
+    atomic_folder,
+    copy_file,
+    read_json,
+    read_safetensors,
+    set_aside,
+    write_json,
+)
 from tract_ray.training.checkpoint import CHECKPOINT, Position, optimizer_tensors, read_state, save_checkpoint
 from tract_ray.training.claims import claim
 from tract_ray.training.paths import Paths
@@ -63,15 +71,15 @@ class StageStore:
                 at = Position(step=stage.end)
                 save_checkpoint(new / STATE, method, {}, at, stage.key, boundary=True, more=optimizers)
             else:  # a part: its optimisers go on
-                shutil.copy(run / CHECKPOINT, new / STATE)
+                copy_file(run / CHECKPOINT, new / STATE)
             write_lines(new, lines)
             for line in lines:
                 if "image" in line:
                     (new / line["image"]).parent.mkdir(exist_ok=True)
-                    shutil.copy(run / line["image"], new / line["image"])
+                    copy_file(run / line["image"], new / line["image"])
             for name in BESIDE:
                 if (run / name).is_dir():
-                    shutil.copytree(run / name, new / name)
+                    shutil.copytree(run / name, new / name, copy_function=copy_file)
             about = {
                 **asdict(stage),
                 "lines": len(lines),
@@ -118,10 +126,10 @@ class StageStore:
         for line in lines:
             if "image" in line:
                 (run / line["image"]).parent.mkdir(exist_ok=True)
-                shutil.copy(self.path(stage) / line["image"], run / line["image"])
+                copy_file(self.path(stage) / line["image"], run / line["image"])
         for name in BESIDE:
             if (self.path(stage) / name).is_dir():
-                shutil.copytree(self.path(stage) / name, run / name, dirs_exist_ok=True)
+                shutil.copytree(self.path(stage) / name, run / name, copy_function=copy_file, dirs_exist_ok=True)
         write_lines(run, [*before, *lines])
         return len(before) + len(lines)
 

@@ -78,6 +78,7 @@ def _train(config: TeacherConfig, paths: Paths, worker: Worker, on_step: Callabl
         on_step=on_step,
         checkpoint_seconds=paths.checkpoint_seconds,
         log_points=25,
+        micro_batch=paths.micro_batch,
     )
     average = next(iter(method.candidates().values()))
     sampler, steps = teacher_sampling(config.training.schedule, dataset.shape[-1])
