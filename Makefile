@@ -9,7 +9,7 @@ TEST_ARGS ?=
 export RAY_USAGE_STATS_ENABLED ?= 0
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
-.PHONY: help install demo science science-methods test test-slow lint clean
+.PHONY: help install demo science science-methods test test-slow test-faults lint clean
 
 help:
 	@echo "make install   create $(VENV) and install the package with everything it needs"
@@ -18,6 +18,7 @@ help:
 	@echo "make science-methods   compare all methods on the digits (half an hour)"
 	@echo "make test      all tests but the slow ones; TEST_ARGS is passed on (TEST_ARGS='-m \"not cluster\"')"
 	@echo "make test-slow the others, minutes each: recipes with their real networks, a sweep killed ten times"
+	@echo "make test-faults   what is killed, filled up and stopped, really (under half an hour)"
 	@echo "make lint      ruff and mypy"
 	@echo "make clean     remove caches and build products; runs and $(VENV) stay"
 
@@ -44,6 +45,9 @@ test: install
 
 test-slow: install
 	$(PY) -m pytest -m slow $(TEST_ARGS)
+
+test-faults: install
+	$(PY) -m pytest -m faults $(TEST_ARGS)
 
 lint: install
 	$(PY) -m ruff check

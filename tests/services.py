@@ -156,27 +156,49 @@ class RayCluster:
     jobs: str = ""
 
     def start(self) -> RayCluster:
-        gcs, dashboard, client, *agents = free_ports(3 + 3 * len(self.cpus))
-        self.address, self.jobs = f"127.0.0.2:{gcs}", f"http://127.0.0.1:{dashboard}"
-        for number, cpus in enumerate(self.cpus):
-            command = [BIN / "ray", "start", "--block", f"--node-ip-address=127.0.0.{2 + number}", f"--num-cpus={cpus}"]
-            http, grpc, metrics = agents[3 * number : 3 * number + 3]
-            command += [f"--dashboard-agent-listen-port={http}", f"--dashboard-agent-grpc-port={grpc}"]
-            # Of its own, as on a machine of its own: a node deletes uploads that it does not need any more.
-            command += [f"--temp-dir={self.folder / str(number)}"]
-            command += [f"--metrics-export-port={metrics}", f"--object-store-memory={100 << 20}"]
-            if number == 0:
-                command += ["--head", f"--port={gcs}"]
-                command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
-                command += [f"--ray-client-server-port={client}"]
-            else:
-                command += [f"--address={self.address}"]
-            log = self.folder.with_name(f"ray-node-{number}.log")
-            self.nodes.append(start(command, log, cwd=self.cwd, env=self.env))
-            url = f"http://127.0.0.1:{http}{HEALTH}"
-            if number in (0, len(self.cpus) - 1):  # the others need not be waited for
-                wait_until(partial(answers, url), f"node {number} does not answer", 90, log, self.nodes[-1])
+        for number in range(len(self.cpus)):
+            # Those in the middle need not be waited for.
+            self.start_node(number, wait=number in (0, len(self.cpus) - 1))
         return self
+
+    def start_node(self, number: int, *, wait: bool = True) -> None:
+        """Start a node, or start it again after it was killed; number 0 is the head."""
+        http, grpc, metrics, *ports = free_ports(6 if number == 0 else 3)
+        command = [BIN / "ray", "start", "--block", f"--node-ip-address=127.0.0.{2 + number}"]
+        command += [f"--num-cpus={self.cpus[number]}"]
+        command += [f"--dashboard-agent-listen-port={http}", f"--dashboard-agent-grpc-port={grpc}"]
+        # Of its own, as on a machine of its own: a node deletes uploads that it does not need any more.
+        command += [f"--temp-dir={self.folder / str(number)}"]
+        command += [f"--metrics-export-port={metrics}", f"--object-store-memory={100 << 20}"]
+        if number == 0:
+            gcs, dashboard, client = ports
+            self.address, self.jobs = f"127.0.0.2:{gcs}", f"http://127.0.0.1:{dashboard}"
+            command += ["--head", f"--port={gcs}"]
+            command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
+            command += [f"--ray-client-server-port={client}"]
+        else:
+            command += [f"--address={self.address}"]
+        log = self.folder.with_name(f"ray-node-{number}.log")
+        node = start(command, log, cwd=self.cwd, env=self.env)
+        self.nodes[number : number + 1] = [node]
+        if wait:
+            url = f"http://127.0.0.1:{http}{HEALTH}"
+            wait_until(partial(answers, url), f"node {number} does not answer", 90, log, node)
+
+    def kill_node(self, number: int) -> None:
+        """As when its machine loses power."""
+        end(self.nodes[number], at_once=True)
+
+    def processes(self, kind: str, number: int | None = None) -> list[psutil.Process]:
+        """Processes of the cluster, or of one of its nodes, whose title has `kind` in it."""
+        found = []
+        for node in self.nodes if number is None else [self.nodes[number]]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for each in psutil.Process(node.pid).children(recursive=True):
+                    with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                        if kind in " ".join(each.cmdline()):
+                            found.append(each)
+        return found
 
     def stop(self) -> None:
         for node in reversed(self.nodes):

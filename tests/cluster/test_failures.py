@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import pytest
 from optuna.trial import TrialState
 from studies import Driver
 
 from tract_ray.analysis.ledger import ledger_of
 from tract_ray.analysis.rows import read_rows
-from tract_ray.cluster.trial import configuration_error
+from tract_ray.cluster import retries
+from tract_ray.cluster.retries import Retries, node_to_avoid
+from tract_ray.cluster.trial import configuration_error, program_error
 from tract_ray.cluster.tune_searcher import StudyScheduler
-from tract_ray.config import InputError, RunFailed
+from tract_ray.config import InputError, MachineFailed, RunFailed
 from tract_ray.search.study import MACHINE
 
 DIVERGED = "loss is not finite at step 3 (lr 1e+09)"
@@ -64,6 +68,60 @@ def test_what_a_machine_failed_is_taken_up_again(tmp_path: Path) -> None:
     assert (ledger.trained, ledger.stopped, ledger.failed) == (2048, 0, 0)
 
 
+def test_a_machines_failure_waits_longer_each_time_and_avoids_its_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stays the same run, which holds no place meanwhile; after the last retry it is left for `--resume`."""
+    now = [1000.0]
+    monkeypatch.setattr(retries.time, "monotonic", lambda: now[0])
+    driver, waited = Driver(tmp_path / "study.db", trials=1), list[float]()
+    searcher = driver.searcher
+    searcher.retries, searcher.avoid = Retries(3), lambda address: f"node at {address}"
+    searcher.on_retry, searcher.limit = lambda job, seconds: waited.append(seconds), lambda: 1
+    config = searcher.suggest("tune-0")
+    for retry in range(1, 4):
+        trial = SimpleNamespace(trial_id=f"tune-{retry - 1}", node_ip=f"10.0.0.{retry}")
+        StudyScheduler(searcher).on_trial_error(None, trial)
+        searcher.on_trial_complete(trial.trial_id, None, error=True)
+        assert searcher.suggest(f"tune-{retry}") is None
+        now[0] += waited[-1]
+        assert searcher.suggest(f"tune-{retry}") == {**config, "avoid": f"node at 10.0.0.{retry}"}
+    assert waited == [1, 2, 4]
+    assert not driver.ended
+    searcher.on_trial_complete("tune-3", None, error=True)
+    assert driver.ended == [(0, TrialState.FAIL)]
+    assert searcher.suggest("end") == "FINISHED"
+    assert [retries.wait_before(n) for n in (1, 6, 7, 1000)] == [1, 32, 60, 60]
+
+
+def test_a_node_is_avoided_where_there_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    def node(name: str, cpus: int, alive: bool = True) -> dict[str, Any]:
+        return {"NodeID": name, "NodeManagerAddress": f"10.0.0.{name}", "Alive": alive, "Resources": {"CPU": cpus}}
+
+    nodes = [node("1", 2), node("2", 4), node("3", 4, alive=False)]
+    monkeypatch.setattr(retries.ray, "nodes", lambda: nodes)
+    assert node_to_avoid("10.0.0.1", 4, 0) == "1"
+    assert node_to_avoid("10.0.0.2", 4, 0) == ""  # the first one is too small
+    assert node_to_avoid("10.0.0.2", 2, 0) == "2"
+    assert node_to_avoid("10.0.0.2", 2, 1) == ""
+    assert node_to_avoid("10.0.0.3", 2, 0) == ""  # it is gone, and takes nothing
+    assert node_to_avoid("", 2, 0) == ""
+
+
+def test_an_error_of_the_program_is_not_repeated_before_somebody_has_mended_it(tmp_path: Path) -> None:
+    reason = program_error(KeyError("no such layer"))
+    assert reason == "KeyError: 'no such layer'; --resume tries it again"
+    driver = Driver(tmp_path / "study.db", trials=1, repeats=2)
+    driver.searcher.retries = Retries(3)
+    driver.finish(driver.ask(), 3.0)
+    driver.searcher.on_trial_complete(driver.ask().name, {"failed": reason})
+    assert driver.searcher.suggest("end") == "FINISHED"
+    assert driver.states() == {0: TrialState.RUNNING}
+    assert read_rows(driver.study, tmp_path)[0].reason == reason
+    resumed = Driver(tmp_path / "study.db", trials=1, repeats=2)
+    assert resumed.searcher.todo() == 1
+
+
 def test_a_diverged_seed_is_final_whatever_its_machine_does(tmp_path: Path) -> None:
     driver = Driver(tmp_path / "study.db", trials=1, repeats=3)
     driver.finish(driver.ask(), 3.0)
@@ -82,3 +140,9 @@ def test_kinds_of_errors() -> None:
     group = RuntimeError("2 of 2 workers failed")
     group.worker_failures = {0: OSError("connection reset"), 1: RunFailed(DIVERGED)}  # type: ignore[attr-defined]
     assert configuration_error(group) == DIVERGED
+    assert program_error(group) is None
+    group.worker_failures = {0: OSError("connection reset"), 1: TypeError("no\nlines")}  # type: ignore[attr-defined]
+    assert configuration_error(group) is None
+    assert program_error(group) == "TypeError: no; --resume tries it again"
+    for machine in (OSError(28, "No space left on device"), RuntimeError("CUDA error"), MachineFailed("memory: no")):
+        assert configuration_error(machine) is program_error(machine) is None

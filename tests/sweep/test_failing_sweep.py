@@ -16,7 +16,7 @@ from sweeps_for_tests import SMALL, call
 
 from tract_ray.tracking import MlflowStore
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.faults]
 
 SCRIPT = '''"""Which learning rate is too large?"""
 

@@ -18,7 +18,7 @@ from sweeps_for_tests import SCRIPT, SMALL, Called, begin, call, lines_of, point
 from tract_ray.tracking import MlflowStore
 from tract_ray.training.checkpoint import read_state
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.faults]
 
 LONG = 240  # seconds: machines under load
 NAMES = ["trial-0000", "trial-0001", "trial-0002"]

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import random
 import sqlite3
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from services import end, wait_until
-from sweeps_for_tests import SMALL, begin, call
+from sweeps_for_tests import SMALL, begin, call, table
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.faults]
 
 OPTIONS = [*SMALL.split(), "--trials", "9", "--repeats", "2", "--concurrency", "1", "--ray-address", "local"]
 OPTIONS += ["--no-finish-anchors", "--seed", "5"]
@@ -25,16 +23,6 @@ def options(folder: Path) -> list[str]:
     """The same sweep in a folder of its own."""
     where = ["--storage", str(folder), "--mlflow-uri", f"sqlite:///{folder}/mlflow.db", "--name", "kills"]
     return [*OPTIONS, *where]
-
-
-def table(folder: Path) -> list[dict[str, Any]]:
-    """What the sweep found, without what a clock says."""
-    summary = json.loads((folder / "sweeps" / "kills" / "summary.json").read_text())
-    times = ("seconds", "costs")
-    rows = [{k: v for k, v in row.items() if k not in times} for row in summary["trials"]]
-    for row, trial in zip(rows, summary["trials"], strict=True):
-        row["trained"] = [cost["trained"] for cost in trial["costs"]]
-    return rows
 
 
 def ended(folder: Path) -> int:
@@ -85,5 +73,6 @@ def test_killed_ten_times(tmp_path: Path) -> None:
     last = call(*options(killed), "--resume", cache=killed / "cache")
     assert last.status == 0, last
     print("trials over at each kill:", seen)
-    assert table(killed) == table(alone)
+    kills, undisturbed = (table(folder / "sweeps" / "kills") for folder in (killed, alone))
+    assert kills == undisturbed
     assert len(set(seen)) > 3  # the kills came all along the sweep

@@ -16,6 +16,7 @@ from ray.exceptions import AuthenticationError, RayError
 from ray.util import placement_group_table
 
 from tract_ray.config import InputError, require
+from tract_ray.stopping import keep_sigterm
 from tract_ray.terminal import duration
 
 # For the Ray that is started or joined below, which prints and records nothing that the sweep does by itself.
@@ -61,7 +62,7 @@ def check_address(address: str | None) -> None:
         f"{named!r} is not HOST:PORT; to run on a cluster elsewhere, send the sweep to it with `ray job submit`",
     )
     require(
-        _answers(named),
+        answers(named),
         "ray-address",
         f"nothing answers at {named}; start it with `ray start --head`, or leave the option out to start a local Ray",
     )
@@ -81,13 +82,14 @@ def connect(address: str | None) -> str:
         # Ray Train asks for the cluster's state by a search of its own, which may end at another one of this machine.
         environment["RAY_ADDRESS"] = named if named != "auto" else _machines_cluster()
     try:
-        context = ray.init(
-            address=named,
-            log_to_driver=False,
-            logging_level="ERROR",
-            runtime_env={"env_vars": environment},
-            **({"include_dashboard": False} if named == "local" else {}),
-        )
+        with keep_sigterm():  # Ray's own handler ends in a dump
+            context = ray.init(
+                address=named,
+                log_to_driver=False,
+                logging_level="ERROR",
+                runtime_env={"env_vars": environment},
+                **({"include_dashboard": False} if named == "local" else {}),
+            )
     except AuthenticationError:
         raise InputError(
             f"ray-address: the cluster at {named} asks for a token; export RAY_AUTH_MODE=token, "
@@ -120,10 +122,11 @@ def _machines_cluster() -> str:
     """
     note = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
     address = note.read_text().strip() if note.is_file() else ""
-    return address if address and _answers(address) else ""
+    return address if address and answers(address) else ""
 
 
-def _answers(address: str) -> bool:
+def answers(address: str) -> bool:
+    """Whether somebody listens at HOST:PORT."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=5).close()

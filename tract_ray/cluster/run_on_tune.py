@@ -12,6 +12,9 @@ from tract_ray.cluster.resources import Request
 from tract_ray.cluster.tune_searcher import StudyScheduler, StudySearcher
 from tract_ray.training import Paths
 
+NODE = "ray.io/node-id"
+"""Ray's own label of every node."""
+
 
 def run_on_tune(
     trainable: Callable[[dict[str, Any]], None],
@@ -20,12 +23,13 @@ def run_on_tune(
     folder: Path,
     paths: Paths,
     request: Request,
-    retries: int,
+    patience: float,
 ) -> None:
     """Let Tune run what `searcher` hands out, until it says that there is no more.
 
-    A run that a machine fails is begun again up to `retries` times: it continues from its folder. `folder` is the
-    sweep's: its trials are below `trials/`, and what Tune keeps is below `tune/`.
+    What a machine fails `searcher` may hand out again, as another trial of Tune's: it continues from its folder. A
+    trial of several workers waits `patience` seconds for those that it has lost. `folder` is the sweep's: its trials
+    are below `trials/`, and what Tune keeps is below `tune/`.
     """
     attempt = 1 + sum(1 for _ in (folder / "tune").glob("attempt-*"))
     tune.Tuner(
@@ -36,6 +40,7 @@ def run_on_tune(
             "workers": request.workers,
             "cpus": request.cpus,
             "gpus": request.gpus,
+            "patience": patience,
         },
         tune_config=tune.TuneConfig(
             search_alg=searcher,
@@ -46,15 +51,20 @@ def run_on_tune(
         run_config=tune.RunConfig(
             name=f"attempt-{attempt:03d}",
             storage_path=str(folder / "tune"),
-            failure_config=tune.FailureConfig(max_failures=retries),
+            failure_config=tune.FailureConfig(max_failures=0),
             verbose=0,
         ),
     ).fit()
 
 
-def _resources(request: Request) -> Any:
+def _resources(request: Request) -> Callable[[dict[str, Any]], Any]:
     """One worker: the trial's own actor computes. Several: the actor only drives, and must not hold their CPUs."""
-    if request.workers == 1:
-        return {"cpu": request.cpus, "gpu": request.gpus}
-    # A byte of memory: Ray wants a bundle to ask for something, and a driver that asks for CPU starves its workers.
-    return tune.PlacementGroupFactory([{"memory": 1}])
+
+    def bundles(config: dict[str, Any]) -> Any:
+        if request.workers == 1:
+            labels = {"bundle_label_selector": [{NODE: f"!{config['avoid']}"}]} if config.get("avoid") else {}
+            return tune.PlacementGroupFactory([{"CPU": request.cpus, "GPU": request.gpus}], **labels)
+        # A byte of memory: Ray wants a bundle to ask for something, and a driver that asks for CPU starves its workers.
+        return tune.PlacementGroupFactory([{"memory": 1}])
+
+    return bundles

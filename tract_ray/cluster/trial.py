@@ -12,15 +12,17 @@ import torch
 
 from tract_ray.cluster.reports import tell_tune
 from tract_ray.cluster.train_workers import run_with_workers
-from tract_ray.config import InputError, RunFailed, from_dict
+from tract_ray.config import AGAIN, InputError, RunFailed, from_dict
 from tract_ray.training import Paths, RunConfig, Worker, default_device, run_distillation
 
 
 def run_trial(config: dict[str, Any]) -> None:
-    """Tune's trainable. `config`: `name`, `run` (JSON), `folder` of all trials, `paths`, `workers`, `cpus`, `gpus`.
+    """Tune's trainable. `config`: `name`, `run` (JSON), `folder` of all trials, `paths`, `workers`, `cpus`, `gpus`,
+    `patience` (seconds that fewer workers wait for others).
 
-    What its configuration cannot do is reported as the last result (`failed`: why), and is over. Whatever else goes
-    wrong is the machine's, and raised: Tune begins the run again.
+    What its configuration cannot do is reported as the last result (`failed`: why), and is over. So is an error of the
+    program itself, which would only happen again: but whoever has mended the program may resume the sweep. Whatever
+    else goes wrong is the machine's, and raised: the sweep begins the run again.
     """
     run = from_dict(RunConfig, json.loads(config["run"]))
     folder = Path(config["folder"]) / config["name"]
@@ -28,7 +30,15 @@ def run_trial(config: dict[str, Any]) -> None:
     try:
         if config["workers"] > 1:
             run_with_workers(
-                run, paths, folder, workers=config["workers"], cpus=config["cpus"], gpus=config["gpus"], in_tune=True
+                run,
+                paths,
+                folder,
+                workers=config["workers"],
+                cpus=config["cpus"],
+                gpus=config["gpus"],
+                patience=config["patience"],
+                over=lambda error: bool(configuration_error(error) or program_error(error)),
+                in_tune=True,
             )
         else:
             torch.set_num_threads(config["cpus"])
@@ -38,10 +48,34 @@ def run_trial(config: dict[str, Any]) -> None:
         with suppress(OSError):  # a full disk must not hide what went wrong
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "error.txt").write_text(traceback.format_exc())
-        reason = configuration_error(error)
+        reason = configuration_error(error) or program_error(error)
         if reason is None:
             raise
         tell_tune({"failed": reason})
+
+
+PROGRAM = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NameError,
+    NotImplementedError,
+    TypeError,
+    ValueError,
+)
+"""What Python raises for the same code and the same data every time, whatever the machine."""
+
+
+def program_error(error: BaseException) -> str | None:
+    """The line that says what is wrong with the program (a method of one's own, say); None for other errors."""
+    workers = getattr(error, "worker_failures", {})
+    for each in (*workers.values(), error):
+        cause = getattr(each, "cause", None) or each
+        if isinstance(cause, PROGRAM):
+            line = next(iter(str(cause).splitlines()), "")
+            return f"{type(cause).__name__}: {line}; {AGAIN}"
+    return None
 
 
 def configuration_error(error: BaseException) -> str | None:

@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from tract_ray.cluster.retries import Retries
 from tract_ray.config import to_dict
 from tract_ray.search.account import Account
 from tract_ray.search.jobs import Job, JobQueue
@@ -33,13 +34,20 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         on_end: Callable[[Job, TrialState, dict[str, Any]], None],
         store: StageStore | None = None,
         limit: Callable[[], int] | None = None,
+        retries: int = 0,
+        on_retry: Callable[[Job, float], None] | None = None,
+        avoid: Callable[[str], str] = lambda address: "",
     ) -> None:
         """`store` tells which stages exist: a run waits while another trains what it needs. None: nothing is shared.
-        `limit` is asked how many runs may be live at once, at each question: a cluster may grow.
+        `limit` is asked how many runs may be live at once, at each question: a cluster may grow. What a machine fails
+        is handed out again, `retries` times, `on_retry` told after how many seconds; `avoid` names the node that it is
+        then not to run on, by the address at which it failed.
         """
         super().__init__(metric="distance", mode="min")
         self.search, self.on_start, self.on_end = search, on_start, on_end
         self.queue, self.limit = JobQueue(study, space, run, search, store), limit
+        self.retries, self.on_retry, self.avoid = Retries(retries), on_retry, avoid
+        self.failed_at: dict[str, str] = {}  # by Tune's names
 
     @property
     def live(self) -> dict[str, Job]:
@@ -57,14 +65,20 @@ class StudySearcher(Searcher):  # type: ignore[misc]
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Tune's question: the configuration of one more run; None to ask again later."""
-        if self.limit and len(self.live) >= self.limit():
+        if self.limit and len(self.live) - len(self.retries.waiting) >= self.limit():
             return None
+        if again := self.retries.take():
+            self.live[trial_id] = self.live.pop(_waiting(again.job))
+            return self._config(again.job, self.avoid(again.failed_at))
         job = self.queue.take(trial_id)
         if job is None:
             finished: str = Searcher.FINISHED
             return None if self.live else finished
         self.on_start(job)
-        return {"name": job.name, "run": json.dumps(to_dict(job.run))}
+        return self._config(job, "")
+
+    def _config(self, job: Job, avoid: str) -> dict[str, Any]:
+        return {"name": job.name, "run": json.dumps(to_dict(job.run)), "avoid": avoid}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """A report of a run, which may come twice."""
@@ -83,6 +97,11 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         if job is None:
             return
         result = result or {}
+        if error and (seconds := self.retries.add(job, self.failed_at.pop(trial_id, ""))) is not None:
+            self.live[_waiting(job)] = job  # for everybody else it is still one of those that are on their way
+            if self.on_retry:
+                self.on_retry(job, seconds)
+            return
         if error or "distance" not in result:  # of the configuration's making where it says why it `failed`
             state = TrialState.FAIL
         elif result.get("finished"):
@@ -107,6 +126,11 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         return self
 
 
+def _waiting(job: Job) -> str:
+    """The name among those that are live of a run that waits for being begun again."""
+    return f"again {job.name}"
+
+
 class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
     """Stops what the study's pruner gives up: asynchronous successive halving on samples seen (ASHA)."""
 
@@ -121,6 +145,10 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         stop = self.searcher.should_stop(trial.trial_id, result)
         decision: str = TrialScheduler.STOP if stop else TrialScheduler.CONTINUE
         return decision
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """Tune's word for a trial that a machine failed, before the searcher hears of it: where was it?"""
+        self.searcher.failed_at[trial.trial_id] = trial.node_ip or ""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # as the searcher's

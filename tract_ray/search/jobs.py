@@ -9,6 +9,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from tract_ray.config import AGAIN
 from tract_ray.search.account import Account, Entry
 from tract_ray.search.seeds import mean, pooled
 from tract_ray.search.space import Space, apply_changes
@@ -153,7 +154,7 @@ class JobQueue:
         if number in self.broken:
             if not running:
                 ended = self.broken.pop(number)
-                if ended != TrialState.FAIL or job.trial.user_attrs[FAILED] != MACHINE:
+                if ended != TrialState.FAIL or not job.trial.user_attrs[FAILED].endswith(AGAIN):
                     self.study.tell(job.trial, state=ended)
             return
         if complete and job.repeat == 0:
@@ -163,8 +164,9 @@ class JobQueue:
 
     def _note_failure(self, trial: optuna.Trial, result: Mapping[str, Any]) -> None:
         self.account.failed.add(trial.number)
-        if "failed" in result or not trial.user_attrs.get(FAILED):
-            trial.set_user_attr(FAILED, result.get("failed", MACHINE))
+        known, reason = trial.user_attrs.get(FAILED), result.get("failed", MACHINE)
+        if not known or (known.endswith(AGAIN) and not reason.endswith(AGAIN)):
+            trial.set_user_attr(FAILED, reason)
 
     def _values(self, job: Job, results: list[Mapping[str, Any]]) -> list[float]:
         """The objectives: what the row is chosen by (the distance that it shows is of fresh noise), means of others."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -12,6 +13,7 @@ from rich.console import Console
 from tract_ray.analysis.findings import finding
 from tract_ray.analysis.ledger import banked, ledger_of
 from tract_ray.analysis.rows import finished, read_rows
+from tract_ray.cluster.head import watched_head
 from tract_ray.cluster.resources import (
     Slots,
     check_address,
@@ -20,13 +22,16 @@ from tract_ray.cluster.resources import (
     trial_device,
     wait_for_slots,
 )
+from tract_ray.cluster.retries import node_to_avoid
 from tract_ray.cluster.run_on_tune import run_on_tune
 from tract_ray.cluster.tasks import collect, start_references, train_teacher_on_cluster
 from tract_ray.cluster.tune_searcher import StudySearcher
 from tract_ray.config import InputError, choose, flatten, require
+from tract_ray.disk import on_disk_full
 from tract_ray.search.account import Account
 from tract_ray.search.study import open_study
 from tract_ray.search.warm_start import warm_start
+from tract_ray.stopping import terminated
 from tract_ray.sweep.definition import Sweep, SweepResult
 from tract_ray.sweep.folder import add_wall_time, identity, locked, remember
 from tract_ray.sweep.follower import Follower
@@ -35,12 +40,18 @@ from tract_ray.sweep.report import show_result, write_report
 from tract_ray.terminal import Progress, make_console
 from tract_ray.tracking import MlflowStore, Shipper, check_reachable, provenance, ui_command
 from tract_ray.training import check_run, run_parameters
+from tract_ray.training.checkpoint_writer import save_now
 from tract_ray.training.stage_store import StageStore
+
+SAVE_SECONDS = 1.5
+"""What a sweep that ends before its time waits for its trials' checkpoints: `ray job stop` gives it three seconds."""
+SHIP_SECONDS = 30.0
 
 
 def run_sweep(sweep: Sweep, console: Console | None = None) -> SweepResult:
     """Run (or resume) the sweep; raises `InputError` for what can be known to be wrong before anything is trained."""
     console = console or make_console()
+    on_disk_full(sweep.paths.on_disk_full, lambda text: console.print(f"note: {text}"))
     with ExitStack() as ours:
         # What can be wrong is found before any machine is asked for and before a file is written.
         if sweep.resume:
@@ -58,6 +69,7 @@ def run_sweep(sweep: Sweep, console: Console | None = None) -> SweepResult:
         check_address(sweep.ray_address)
         console.print(f"{sweep.name}: {sweep.question}")
         cluster = connect(sweep.ray_address)
+        ours.enter_context(watched_head())
         wait_for_slots(sweep.request, sweep.wait_for_nodes, console.print)
         store = MlflowStore(sweep.mlflow_uri, sweep.experiment)
         if not sweep.resume:
@@ -130,9 +142,19 @@ def _run_trials(
     trials, search = sweep.folder / "trials", sweep.search
     with Progress(sweep.experiment.replace("_", " "), 0, console.file) as progress:
         follower = Follower(study, trials, sweep.run, Shipper(store, sweep.name, parent), about, progress)
-        store_of_stages = StageStore(sweep.paths)
+        request = sweep.request
         searcher = StudySearcher(
-            study, sweep.space, sweep.run, search, follower.started, follower.ended, store_of_stages, limit
+            study,
+            sweep.space,
+            sweep.run,
+            search,
+            follower.started,
+            follower.ended,
+            StageStore(sweep.paths),
+            limit,
+            sweep.retries,
+            follower.retried,
+            partial(node_to_avoid, cpus=request.cpus, gpus=request.gpus),
         )
         follower.expect = searcher.queue.foreseen
         follower.catch_up()
@@ -145,10 +167,13 @@ def _run_trials(
                     folder=sweep.folder,
                     paths=sweep.paths,
                     request=sweep.request,
-                    retries=sweep.retries,
+                    patience=sweep.wait_for_nodes,
                 )
+        except KeyboardInterrupt:
+            save_now([trials / job.name for job in searcher.live.values()], SAVE_SECONDS)
+            raise
         finally:
-            trouble = follower.close()
+            trouble = follower.close(0.0 if terminated() else SHIP_SECONDS)
         return trouble, searcher.account, todo > 0
 
 

@@ -86,12 +86,16 @@ class Follower:
         after += f"  {reason}" if reason else ""
         self.progress.say(f"{job.name}  {status:<13}  {score}  {params}{after}")
 
-    def close(self) -> str:
-        """Ship what is left; returns what kept part of the record out of MLflow, or nothing."""
+    def retried(self, job: Job, seconds: float) -> None:
+        """A machine failed a run, which is begun again."""
+        self.progress.say(f"{job.name}  its machine failed; it goes on in {seconds:g} s")
+
+    def close(self, deadline: float = 30.0) -> str:
+        """Ship what is left, until nothing moves for `deadline` seconds; returns what kept it from MLflow, or ""."""
         for name in self.shipper.open_trials():
             self.shipper.end(name, "KILLED", {}, {"tract_ray.status": "interrupted"})
         self._expect()
-        return "" if self.shipper.close() else self.shipper.trouble or "it was too slow"
+        return "" if self.shipper.close(deadline) else self.shipper.trouble or "it was too slow"
 
     def _watch(self, name: str, run: RunConfig) -> None:
         self.shipper.watch(name, self.trials / name, {**run_parameters(run), **self.about})
