@@ -66,7 +66,5 @@ def with_room(path: Path, write: Callable[[], T]) -> T:
         if not waits:
             waits = True
             with suppress(OSError):  # who keeps what is said may have no room either
-                _Policy.say(
-                    f"storage: no space is left for {path}; waiting for room (--on-disk-full fail ends instead)"
-                )
+                _Policy.say(f"storage: no space is left for {path}; waiting (--on-disk-full fail would end)")
         time.sleep(WAIT_SECONDS)
