@@ -27,7 +27,7 @@ def command(storage: Path, out: Path) -> list[str | Path]:
 def begun(process: subprocess.Popen[bytes], folder: Path, log: Path) -> None:
     """Wait until a run trains."""
     record = folder / "record.jsonl"
-    wait_until(lambda: record.is_file() and record.stat().st_size > 0, "no record", 60, log, process)
+    wait_until(lambda: record.is_file() and record.stat().st_size > 0, "no record", 240, log, process)
 
 
 def test_sigterm_ends_with_a_checkpoint_and_the_run_goes_on(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_sigterm_ends_with_a_checkpoint_and_the_run_goes_on(tmp_path: Path) -> N
         begun(process, out, log)
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGTERM)  # who is in a hurry changes nothing
-        assert process.wait(30) == 143, log.read_text()
+        assert process.wait(120) == 143, log.read_text()
     finally:
         end(process, at_once=True)
     assert log.read_text().splitlines()[-1] == "terminated; the same command continues"
@@ -56,7 +56,7 @@ def test_a_checkpoint_is_written_when_it_is_asked_for(tmp_path: Path) -> None:
     process = start(command(tmp_path, out), log)
     try:
         begun(process, out, log)
-        save_now([out, tmp_path / "nowhere"], 10)
+        save_now([out, tmp_path / "nowhere"], 60)
         assert (out / "checkpoint.safetensors").is_file()
         assert not (out / ASKED).exists()
     finally:
