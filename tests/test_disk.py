@@ -11,12 +11,14 @@ from pathlib import Path
 import optuna
 import pytest
 import torch
+import typer
 
 from tract_ray import disk
 from tract_ray.config import InputError, MachineFailed
 from tract_ray.disk import is_full, on_disk_full
 from tract_ray.files import append_text, atomic_folder, copy_file, write_json, write_safetensors, write_text
 from tract_ray.search.storage import FileStorage
+from tract_ray.terminal import run_app
 
 
 @pytest.fixture
@@ -110,3 +112,27 @@ def test_what_a_full_disk_is() -> None:
     assert not is_full(OSError(errno.EACCES, "Permission denied"))
     with pytest.raises(InputError, match="on-disk-full: unknown 'ignore'"):
         on_disk_full("ignore")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "storage: no space is left on a disk"),
+        (MachineFailed("storage: no space is left for there"), "storage: no space is left for there"),
+    ],
+)
+def test_a_command_ends_in_one_line(
+    error: Exception, line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever met the full disk: a library's own files do not wait."""
+    app = typer.Typer()
+
+    @app.command()
+    def command() -> None:
+        raise error
+
+    monkeypatch.setattr("sys.argv", ["command"])
+    with pytest.raises(SystemExit) as ended:
+        run_app(app)
+    assert ended.value.code == 75
+    assert capsys.readouterr().err == f"failed: {line}; the same command continues\n"

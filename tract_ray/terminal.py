@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tract_ray.config import InputError, MachineFailed, RunFailed
+from tract_ray.disk import is_full
 from tract_ray.stopping import TERMINATED, end_at_sigterm, terminated
 
 _UsageError: Any = typer.BadParameter.__base__  # typer brings its own or click's, and names neither
@@ -130,13 +131,17 @@ def run_app(app: typer.Typer, continues: str = "the same command continues") -> 
     except RunFailed as failure:
         print(f"failed: {getattr(failure, 'cause', failure)}", file=sys.stderr)
         sys.exit(1)
-    except MachineFailed as failure:
-        if terminated():
-            sys.exit(TERMINATED)
-        print(f"failed: {getattr(failure, 'cause', failure)}; {continues}", file=sys.stderr)
-        sys.exit(os.EX_TEMPFAIL)
     except KeyboardInterrupt:
         status = 130
+    except Exception as failure:
+        full = "storage: no space is left on a disk" if is_full(failure) else ""
+        if not full and not isinstance(failure, MachineFailed):
+            raise
+        if terminated():
+            sys.exit(TERMINATED)
+        line = full if not isinstance(failure, MachineFailed) else getattr(failure, "cause", failure)
+        print(f"failed: {line}; {continues}", file=sys.stderr)
+        sys.exit(os.EX_TEMPFAIL)
     if status == 130:  # typer makes the one into the other
         sys.stdout.flush()
         if terminated():
