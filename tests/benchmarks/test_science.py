@@ -69,7 +69,7 @@ def test_the_methods_claims_are_about_what_is_measured() -> None:
     arms = method_arms([0])
     claims = method_claims(dict.fromkeys([*arms, *references_of("methods", arms)], 1.0))
     assert [claim.ratio for claim in claims] == [1.0] * 9
-    assert [claim.bound is not None for claim in claims] == [True] * 6 + [False] * 3
+    assert [claim.bound is not None for claim in claims] == [True] * 5 + [False] * 4
     assert Claim("", 2.0).holds
 
 

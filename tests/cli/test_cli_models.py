@@ -124,6 +124,17 @@ def test_a_student_comes_back_with_its_own_sampler(tmp_path: Path, sampler: str)
     assert (found.steps, found.times, found.sampler) == (2, [0.0, 0.3, 1.0], sampler)
     assert torch.equal(found.sample(noise(3)), source.sample(noise(3)))
     assert refusal("sample", tmp_path / "again", "--steps", 3).startswith("steps: this student was distilled for 2")
+    for command in ([], ["--dry-run"]):
+        wrong = [
+            "--teacher",
+            tmp_path / "again",
+            "--time-schedule",
+            "1024,32,1",
+            "--storage",
+            tmp_path / "runs",
+            *command,
+        ]
+        assert refusal("distill", *wrong).startswith("teacher: is a student of 2 step(s) and can teach a schedule")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from brightness import Brightness
 from commands import refusal, run, tract_ray
 from PIL import Image
 
+from tract_ray.evaluation import latency
 from tract_ray.evaluation.extractors import extractors
 from tract_ray.networks.sizing import third
-from tract_ray.training import forecast, load_model, scoring
+from tract_ray.training import distill, forecast, load_model, scoring
 from tract_ray.training.recipes import recipes
 
 M = 1 << 20
@@ -109,7 +111,8 @@ def test_one_is_scaled_to_small_data(tmp_path: Path) -> None:
 def test_it_trains_its_real_network(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two steps of each phase (BTD's: one) at the paper's size, on pictures of the paper's shape."""
     monkeypatch.setitem(extractors, Brightness.kind, Brightness)
-    monkeypatch.setattr(scoring, "GRID_IMAGES", 1)  # 64 of them in 32 steps would take most of the time
+    monkeypatch.setattr(scoring, "GRID_IMAGES", 1)  # 64 of them at every mark would take most of the time
+    monkeypatch.setattr(distill, "latency", partial(latency, images=1, repeats=1))  # as would 256
     recipe = recipes[name]
     size = 32 if recipe.teacher.dataset == "cifar10" else 64
     generator = np.random.default_rng(0)

@@ -116,11 +116,11 @@ def method_claims(mean_of: Mapping[str, float]) -> list[Claim]:
     return [
         Claim("TRACT / BTD, equal settings", tract / btd, 0.93, True),
         Claim("worse of TRACT, BTD / consistency in one phase", worse / mean_of["consistency"], 1.0, True),
-        Claim("TRACT 40,1 / its EDM teacher in 40 steps", edm / mean_of["EDM teacher"], 3.0, True),
         Claim("moment matching / teacher DDIM, both 8 steps", eight / mean_of["teacher, 8 steps"], 0.7, True),
         Claim("moment matching / TRACT, both 1 step", one / mean_of["TRACT, twice as long"], 1.0, True),
         Claim("small from big / small from small", mean_of["KD: small from big"] / small, 1.0, True),
         # What larger images show in the papers, or would, and these do not.
+        Claim("TRACT 40,1 / its EDM teacher in 40 Heun steps", edm / mean_of["EDM teacher"]),
         Claim("TRACT / BTD annealed as in its paper", tract / mean_of["BTD, annealed"]),
         Claim("worse of TRACT, BTD / regression", worse / mean_of["regression"]),
         Claim("worse of TRACT, BTD / regression, equal calls", worse / mean_of["regression, equal calls"]),

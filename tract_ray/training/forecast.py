@@ -12,6 +12,7 @@ from tract_ray.data import dataset_info
 from tract_ray.distillation import methods, phase_at
 from tract_ray.networks import count_parameters
 from tract_ray.training.paths import Paths
+from tract_ray.training.run_checks import check_steps
 from tract_ray.training.run_config import NetworkConfig, RunConfig, build_for
 from tract_ray.training.scoring import evaluation_marks
 from tract_ray.training.student import architectures
@@ -78,6 +79,8 @@ def forecast(run: RunConfig, paths: Paths, worker: Worker | None = None) -> Fore
     worker, kind, config = worker or Worker(), methods[run.method.kind], run.method
     phases = config.phases()
     model = find_teacher(run.teacher, paths)
+    if model is not None:
+        check_steps(run, model)
     taught = model.network if model else run.teacher.network
     assert taught is not None  # only a teacher in a folder has none, and that was found
     info = dataset_info((model.dataset if model else "") or run.teacher.dataset)

@@ -34,8 +34,7 @@ def check_run(config: RunConfig, paths: Paths, workers: int = 1) -> Model | None
         check_micro_batch(paths.micro_batch, training.batch, 1, True, training.kind)
     _check_students(config, teacher)
     if teacher is not None:
-        steps = None if teacher.times is None else teacher.steps
-        methods[config.method.kind].check_teacher(config.method, steps)
+        check_steps(config, teacher)
     if config.student_from not in ("teacher", "random"):
         load_model(config.student_from, "student_from")
     dataset = (teacher.dataset if teacher else "") or config.teacher.dataset
@@ -45,6 +44,11 @@ def check_run(config: RunConfig, paths: Paths, workers: int = 1) -> Model | None
     _check_features(config.evaluation.extractor(dataset), dataset)
     require_writable(paths.storage, "storage")
     return teacher
+
+
+def check_steps(config: RunConfig, teacher: Model) -> None:
+    """Refuse a student as the teacher of a schedule that begins with other steps than its own."""
+    methods[config.method.kind].check_teacher(config.method, None if teacher.times is None else teacher.steps)
 
 
 def _check_students(config: RunConfig, teacher: Model | None) -> None:
