@@ -13,7 +13,7 @@ import pytest
 import tract_ray
 
 PACKAGE = Path(tract_ray.__file__).parent
-EVERYWHERE = ("config", "disk", "files", "stopping", "terminal")
+EVERYWHERE = ("config", "disk", "files", "network", "stopping", "terminal")
 CORE = ("diffusion", "networks", "data", "distillation", "evaluation")
 RUN = (*CORE, "training")
 SEARCH = (*RUN, "search")
@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "disk": ("config", "stopping"),
     "files": ("config", "disk"),
     "terminal": ("config", "disk", "files", "stopping"),
+    "network": (),
     "diffusion": (),
     "networks": ("diffusion",),
     "data": (),

@@ -101,6 +101,11 @@ def set_aside(path: Path) -> Path:
     return aside
 
 
+def made_again(path: Path, damage: object, how: str = "made again") -> str:
+    """Set aside what a cache holds at `path`, which anybody can make again; returns the line that says so."""
+    return f"{damage}; it is kept as {set_aside(path).name} and {how}"
+
+
 def require_local(path: Path, field: str) -> None:
     """Refuse an address (`s3://bucket/runs`), which would become a folder of that odd name."""
     text = str(path)
@@ -128,6 +133,12 @@ def open_lock(path: Path) -> IO[str]:
     return os.fdopen(os.open(path, flags, 0o644), "r+")
 
 
+def open_end(path: Path) -> IO[str]:
+    """A file to write to its end: made where it is missing, never behind a link."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.fdopen(os.open(path, flags, 0o644), "a")
+
+
 def write_text(path: Path, text: str, *, private: bool = False) -> None:
     """Write a file so that a reader sees the old content or the new, never a part; `private`: its owner alone."""
     write_bytes(path, text.encode(), private=private)
@@ -153,10 +164,10 @@ def _write(path: Path, content: bytes, mode: int) -> None:
 
 
 def append_text(path: Path, text: str) -> None:
-    """Add to a file, all of `text` or nothing."""
+    """Add to a file (`open_end`), all of `text` or nothing."""
 
     def append() -> None:
-        with path.open("a") as file:
+        with open_end(path) as file:
             before = os.fstat(file.fileno()).st_size
             try:
                 file.write(text)
@@ -189,8 +200,7 @@ def write_json(path: Path, data: Mapping[str, Any], *, private: bool = False) ->
 
 def read_json(path: Path, field: str) -> dict[str, Any]:
     """A JSON object from a file. A missing or damaged one is an `InputError` that names `field` and the file."""
-    if not path.is_file():
-        raise InputError(f"{field}: {path} does not exist")
+    _require_file(path, field)
     try:
         data = json.loads(path.read_text())
     except (ValueError, RecursionError) as error:
@@ -244,8 +254,7 @@ def read_tensor_file(path: Path, field: str) -> tuple[dict[str, Tensor], dict[st
 
     Files that were written before there were digests have none to be checked.
     """
-    if not path.is_file():
-        raise InputError(f"{field}: {path} does not exist")
+    _require_file(path, field)
     try:
         with safe_open(str(path), framework="pt") as file:
             found = dict(file.metadata() or {})
@@ -257,6 +266,12 @@ def read_tensor_file(path: Path, field: str) -> tuple[dict[str, Tensor], dict[st
     if not found.keys() <= UNSIGNED or (about is not found and told != _digest(about, tensors)):
         raise DamagedError(f"{field}: {path} is damaged (its content is not what was written)")
     return tensors, about
+
+
+def _require_file(path: Path, field: str) -> None:
+    require(path.exists(), field, f"{path} does not exist")
+    if not path.is_file():
+        raise DamagedError(f"{field}: {path} is damaged (it is no file)")
 
 
 def read_safetensors(path: Path, field: str) -> dict[str, Tensor]:

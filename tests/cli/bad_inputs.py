@@ -47,6 +47,7 @@ TRAINED: list[Bad] = [
     ("--recipe pictures", "recipe"),
     ("--storage s3://bucket/runs", "storage"),
     ("--storage good/config.json", "storage"),
+    ("--data-root s3://bucket/data", "data-root"),
     ("--nonsense", "nonsense"),
 ]
 TEACHER: list[Bad] = [
@@ -228,6 +229,8 @@ DATASETS: list[Bad] = [
     ("pictures@8", "dataset"),
     ("fifo.png", "dataset"),
     ("fifo.png@8", "dataset"),
+    ("pipes", "dataset"),
+    ("pipes@8", "dataset"),
     ("good", "dataset"),
     ("s3://bucket/photos", "dataset"),
     ("s3://bucket/photos@8", "dataset"),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
 import torch
+import typer
 from bad_inputs import COMMANDS
 from commands import tract_ray
 from small_models import model
@@ -38,6 +40,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "pictures").mkdir()
     (folder / "pictures" / "x.png").write_bytes(b"no picture")
     os.mkfifo(folder / "fifo.png")
+    (folder / "pipes").mkdir()
+    os.mkfifo(folder / "pipes" / "x.png")
     good = re.sub(r',\s*"digest": "\w+"', "", (folder / "good" / "config.json").read_text())
     configs = {name: good.replace(*change) for name, change in DAMAGED.items()} | {"a-list": "[]"}
     for name, config in configs.items():
@@ -58,6 +62,8 @@ def listed(folder: Path) -> list[tuple[str, int, int]]:
 def test_each_is_one_line(place: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     monkeypatch.chdir(place)
     monkeypatch.delenv("TRACT_RAY_CACHE", raising=False)
+    # The same command line every time: to make it takes most of a refusal's milliseconds.
+    monkeypatch.setattr("typer.main.get_command", lru_cache(typer.main.get_command))
     before, threads, wrong = listed(place), torch.get_num_threads(), []
     for arguments, field in COMMANDS[command]:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import socket
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,24 @@ def test_distill_refuses(place: Path, options: str, message: str) -> None:
 def test_a_sweep_refuses(place: Path, options: str, message: str) -> None:
     before, port = content(place), free_ports(1)[0]
     called = call_script(SWEEP, "--storage", place / "runs", *options.format(port=port).split())
+    assert_refused(called, message, place, before)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--mlflow-uri http://", "^error: mlflow-uri: nothing answers at"),
+        ("--mlflow-uri postgresql://ann@", "^error: mlflow-uri: nothing answers at"),
+        ("--ray-address ", "^error: ray-address: nothing answers at"),
+    ],
+)
+def test_a_server_that_is_silent(place: Path, monkeypatch: pytest.MonkeyPatch, option: str, message: str) -> None:
+    """It accepts, and says nothing: MLflow and Ray would wait for minutes."""
+    before = content(place)
+    monkeypatch.setattr("tract_ray.network.SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        where = f"{option}127.0.0.1:{silent.getsockname()[1]}"
+        called = call_script(SWEEP, "--storage", place / "runs", *where.split())
     assert_refused(called, message, place, before)
 
 

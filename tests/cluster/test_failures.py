@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -146,3 +148,27 @@ def test_kinds_of_errors() -> None:
     assert program_error(group) == "TypeError: no; --resume tries it again"
     for machine in (OSError(28, "No space left on device"), RuntimeError("CUDA error"), MachineFailed("memory: no")):
         assert configuration_error(machine) is program_error(machine) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "trial_values SET value = value + 1",
+        "trial_params SET param_value = param_value * 1.01 WHERE trial_id = 1",
+        "trial_params SET param_value = param_value * 1.01 WHERE trial_id = 2",
+        "trial_user_attributes SET value_json = replace(value_json, '1024', '1025')",
+    ],
+)
+def test_a_study_that_was_changed_is_one_line(tmp_path: Path, change: str) -> None:
+    """A database has no checksums: a trial that ended or runs says itself what it holds."""
+    driver = Driver(tmp_path / "study.db", trials=2)
+    driver.finish(driver.ask(), 4.0)
+    driver.ask()
+    Driver(tmp_path / "study.db", trials=2)
+    with closing(sqlite3.connect(tmp_path / "study.db")) as database, database:
+        assert database.execute(f"UPDATE {change}").rowcount
+    with pytest.raises(
+        InputError, match=r"^storage: .*study.db holds no readable study .*not what was written"
+    ) as caught:
+        Driver(tmp_path / "study.db", trials=2)
+    assert "begin a sweep of another name" in str(caught.value)

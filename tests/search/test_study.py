@@ -178,11 +178,11 @@ def test_a_resumed_search_draws_no_trial_twice(tmp_path: Path) -> None:
 
 def test_a_damaged_study(tmp_path: Path) -> None:
     (tmp_path / "study.db").write_text("not a database, whatever its name says")
-    with pytest.raises(InputError, match=r"^storage: .*study.db is not a readable study \("):
+    with pytest.raises(InputError, match=r"^storage: .*study.db holds no readable study 'sweep' \("):
         open_study(tmp_path / "study.db", "sweep", SPACE, Search())
 
 
 def test_a_study_of_another_sweep(tmp_path: Path) -> None:
     optuna.create_study(study_name="other", storage=f"sqlite:///{tmp_path / 'study.db'}")
-    with pytest.raises(InputError, match=r"^storage: .*study.db is not a readable study \("):
+    with pytest.raises(InputError, match=r"^storage: .*study.db holds no readable study 'sweep' \("):
         open_study(tmp_path / "study.db", "sweep", SPACE, Search())

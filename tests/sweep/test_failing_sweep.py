@@ -14,6 +14,9 @@ from optuna.trial import TrialState
 from services import end, start, wait_until
 from sweeps_for_tests import SMALL, call
 
+from tract_ray.cluster.local_ray import AUTHENTICATION
+from tract_ray.cluster.resources import connect
+from tract_ray.config import InputError
 from tract_ray.tracking import MlflowStore
 
 pytestmark = [pytest.mark.cluster, pytest.mark.faults]
@@ -31,20 +34,40 @@ if __name__ == "__main__":
 '''
 
 
-def test_what_diverges_is_final_and_what_is_killed_goes_on(cache: Path, tmp_path: Path) -> None:
+def check_apart(driver: psutil.Process, home: Path) -> None:
+    """Nothing of the driver's Ray can be reached from another machine, nor from here without its token."""
+    listening = {}
+    for process in (driver, *driver.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):
+            places = [c.laddr for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+            listening[process.name()] = [(place.ip.removeprefix("::ffff:"), place.port) for place in places]
+    assert {ip for places in listening.values() for ip, _ in places} <= {"127.0.0.1", "::1"}, listening
+    ((_, port), *_) = listening["gcs_server"]
+    with pytest.raises(InputError, match=f"^ray-address: the cluster at 127.0.0.1:{port} asks for a token"):
+        connect(f"127.0.0.1:{port}")
+    assert not home.exists()
+
+
+def test_what_diverges_is_final_and_what_is_killed_goes_on(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     script, storage = tmp_path / "rates.py", tmp_path / "runs"
     script.write_text(SCRIPT)
     store = MlflowStore(f"sqlite:///{tmp_path}/mlflow.db", "rates")
     where = ["--storage", storage, "--mlflow-uri", store.uri, "--ray-address", "local", "--name", "two"]
     options = [*SMALL.split(), *where, "--concurrency", "1"]
     folder, log = storage / "sweeps" / "two", tmp_path / "first.log"
-    driver = start(
-        [sys.executable, script, *options, "--retries", "0", "--samples", "4096"],
-        log,
-        env={"TRACT_RAY_CACHE": str(cache)},
-    )
+    with monkeypatch.context() as patch:
+        for name in AUTHENTICATION:
+            patch.delenv(name, raising=False)
+        driver = start(
+            [sys.executable, script, *options, "--retries", "0", "--samples", "4096"],
+            log,
+            env={"TRACT_RAY_CACHE": str(cache), "HOME": str(tmp_path / "home")},
+        )
     try:
         wait_until((folder / "trials" / "trial-0000" / "record.jsonl").exists, "no trial", 240, log)
+        check_apart(psutil.Process(driver.pid), tmp_path / "home")
         for process in psutil.Process(driver.pid).children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
                 if any("ImplicitFunc" in part for part in process.cmdline()):

@@ -73,7 +73,7 @@ def test_a_stage_without_a_picture_is_trained_again(whole: Path, tmp_path: Path)
     next((stage / "images").iterdir()).unlink()
     result = run_distillation(RUN, paths, tmp_path / "run")
     assert result.trained == 480
-    assert "a part of its record is missing" in read_notes(tmp_path / "run")[0]
+    assert "is damaged or missing" in read_notes(tmp_path / "run")[0]
 
 
 @pytest.mark.parametrize("name", ["checkpoint.safetensors", "record.jsonl"])

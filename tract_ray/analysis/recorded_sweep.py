@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import optuna
-
 from tract_ray.analysis.rows import TrialRow, finished, importances, read_rows, student_of
 from tract_ray.config import InputError, choose, require
 from tract_ray.files import read_json
+from tract_ray.search.sealed import read_study
 from tract_ray.tracking.store import PARENT_TAG, SWEEP_TAG, TRIAL_TAG, tracking_uri
 from tract_ray.training import Paths
 from tract_ray.training.result import RESULT
@@ -107,8 +106,8 @@ def load_sweep(name: str, *, storage: str | Path | None = None, mlflow_uri: str 
         return _from_mlflow(client, max(parents, key=lambda p: p.info.start_time))
     folder = Paths.at(storage).storage / "sweeps" / name
     require((folder / "study.db").is_file(), "sweep", f"there is no sweep {name!r} in {folder.parent}")
-    study = optuna.load_study(study_name=name, storage=f"sqlite:///{folder / 'study.db'}")
-    summary = read_json(folder / "summary.json", "sweep") if (folder / "summary.json").is_file() else {}
+    study = read_study(folder / "study.db", name, "sweep")
+    summary = read_json(folder / SUMMARY, "sweep") if (folder / SUMMARY).exists() else {}
     rows = read_rows(study, folder / "trials")
     reference = {
         f"teacher, {score['steps']} steps" if score["steps"] else "real, half vs half": score["distance"]
@@ -166,7 +165,7 @@ def _from_mlflow(client: Any, parent: Any) -> RecordedSweep:
 def _metric_of(trials: Path, rows: list[TrialRow]) -> str:
     """What a sweep without a summary measures, as its first finished trial says."""
     for row in rows:
-        if (trials / row.name / RESULT).is_file():
+        if (trials / row.name / RESULT).exists():
             return str(read_json(trials / row.name / RESULT, "sweep")["metric"])
     return "distance"
 

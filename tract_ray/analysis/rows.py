@@ -119,7 +119,7 @@ def read_row(trial: optuna.trial.FrozenTrial, trials: Path) -> TrialRow | None:
     if status not in ("finished", CUT_SHORT, PASSED_ON):
         return row
     results: list[RunResult] = []
-    while (file := trials / trial_name(trial.number, len(results)) / RESULT).is_file():
+    while (file := trials / trial_name(trial.number, len(results)) / RESULT).exists():
         results.append(RunResult.from_json(read_json(file, "result")))
     if not results:
         return row

@@ -194,7 +194,8 @@ def _failures(sweep: Sweep, result: SweepResult) -> str:
     trials = sweep.folder / "trials"  # it may be a further seed that failed
     seeds = sorted(file for name in (first, f"{first}.*") for file in trials.glob(f"{name}/error.txt"))
     named = seeds[0].parent.name if seeds else first
-    reason = seeds[0].read_text().strip().splitlines()[-1] if seeds else "its worker died"
+    lines = seeds[0].read_text(errors="replace").strip().splitlines() if seeds else []
+    reason = lines[-1] if lines else "its worker died"
     reason += "; --resume tries it again" if machine else ""
     return f"{len(result.failed)} of {len(result.rows)} trials failed; {named}: {reason}"
 

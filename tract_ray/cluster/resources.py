@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import platform
-import socket
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,9 @@ import ray
 from ray.exceptions import AuthenticationError, RayError
 from ray.util import placement_group_table
 
+from tract_ray.cluster.local_ray import apart, forget
 from tract_ray.config import InputError, require
+from tract_ray.network import first_answer
 from tract_ray.stopping import keep_sigterm
 from tract_ray.terminal import duration
 
@@ -81,14 +83,18 @@ def connect(address: str | None) -> str:
     if named != "local":
         # Ray Train asks for the cluster's state by a search of its own, which may end at another one of this machine.
         environment["RAY_ADDRESS"] = named if named != "auto" else _machines_cluster()
+    forget()
     try:
-        with keep_sigterm():  # Ray's own handler ends in a dump
+        with ExitStack() as started:
+            started.enter_context(keep_sigterm())  # Ray's own handler ends in a dump
+            own = started.enter_context(apart()) if named == "local" else {}
             context = ray.init(
                 address=named,
                 log_to_driver=False,
                 logging_level="ERROR",
                 runtime_env={"env_vars": environment},
                 **({"include_dashboard": False} if named == "local" else {}),
+                **own,
             )
     except AuthenticationError:
         raise InputError(
@@ -126,13 +132,13 @@ def _machines_cluster() -> str:
 
 
 def answers(address: str) -> bool:
-    """Whether somebody listens at HOST:PORT."""
+    """Whether a server of HTTP/2, as Ray's head is, says so: `ray.init` waits for minutes for one that is silent."""
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except (OSError, ValueError):
+        answer = first_answer(host, int(port), b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+    except (OSError, ValueError, OverflowError):
         return False
-    return True
+    return answer[3:4] == b"\x04"  # the kind of its first frame: SETTINGS
 
 
 def slots(request: Request) -> int:

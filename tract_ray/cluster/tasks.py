@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from rich.console import Console
 
 from tract_ray.cluster.resources import Request
 from tract_ray.disk import on_disk_full
+from tract_ray.files import DamagedError
 from tract_ray.terminal import Progress, duration
 from tract_ray.training import (
     Paths,
@@ -30,6 +30,7 @@ from tract_ray.training import (
     train_teacher,
 )
 from tract_ray.training.checkpoint_writer import save_now
+from tract_ray.training.record import read_lines
 
 
 def train_teacher_on_cluster(run: RunConfig, paths: Paths, request: Request, console: Console) -> None:
@@ -42,16 +43,13 @@ def train_teacher_on_cluster(run: RunConfig, paths: Paths, request: Request, con
     gpus = min(request.gpus, 1)
     task = ray.remote(num_cpus=request.cpus, num_gpus=gpus)(_train_teacher)
     pending = task.remote(teacher, paths, request.cpus, gpus)
-    record = folder.with_name(folder.name + ".training") / "record.jsonl"
-    with Progress("teacher", training.samples, console.file) as progress, _saved(record.parent):
+    work = folder.with_name(folder.name + ".training")
+    with Progress("teacher", training.samples, console.file) as progress, _saved(work):
         started = time.monotonic()
         while not ray.wait([pending], timeout=1.0)[0]:
-            if record.is_file() and (lines := record.read_text().splitlines()):
-                try:
-                    last = json.loads(lines[-1])
-                except json.JSONDecodeError:
-                    continue
-                progress.update("teacher", last["samples"], f"loss {last['metrics']['loss']:.4f}")
+            with suppress(DamagedError, OSError):  # the task itself finds it, too
+                for last in read_lines(work)[-1:]:
+                    progress.update("teacher", last["samples"], f"loss {last['metrics']['loss']:.4f}")
         ray.get(pending)
     console.print(f"teacher: trained in {duration(time.monotonic() - started)}, kept in {folder}")
 

@@ -13,6 +13,7 @@ import torch
 from tract_ray.cluster.reports import tell_tune
 from tract_ray.cluster.train_workers import run_with_workers
 from tract_ray.config import AGAIN, InputError, RunFailed, from_dict
+from tract_ray.files import write_text
 from tract_ray.training import Paths, RunConfig, Worker, default_device, run_distillation
 
 
@@ -47,7 +48,7 @@ def run_trial(config: dict[str, Any]) -> None:
     except Exception as error:
         with suppress(OSError):  # a full disk must not hide what went wrong
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / "error.txt").write_text(traceback.format_exc())
+            write_text(folder / "error.txt", traceback.format_exc())
         reason = configuration_error(error) or program_error(error)
         if reason is None:
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -20,9 +21,13 @@ def load_cifar10(root: Path | None = None) -> Dataset:
     try:
         source = CIFAR10(str(folder), train=True, download=False)
     except RuntimeError:  # torchvision's word for "not there, or its checksum is wrong"
+        missing = [place for place in (folder, *folder.parents) if not place.exists()]
         try:
             source = CIFAR10(str(folder), train=True, download=True)
         except Exception as error:
+            with suppress(OSError):  # torchvision makes the folder before it asks for anything
+                for place in missing:
+                    place.rmdir()
             raise InputError(
                 f"dataset: cifar10 is not in {folder} and its download failed ({type(error).__name__}); put "
                 "cifar-10-python.tar.gz there, name its folder with --data-root, or use folder:PATH@32"

@@ -1,16 +1,18 @@
 """Decoded once: pixels in a file that every process of the machine maps, so that data may be larger than memory.
 
 `TRACT_RAY_DATA_CACHE` (default `~/.cache/tract-ray/decoded`) holds a small JSON for each source and size, which says
-what its files' sizes and times were and what came of them, and a folder with the pixels for each content.
+what its files' sizes and times were and what came of them, and a folder with the pixels for each content. Pixels that
+are not those of their content are decoded again: up to a gigabyte is looked at each time, more where the file has been
+written to since.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 import shutil
+import sys
 import tempfile
 import warnings
 from collections import Counter
@@ -28,9 +30,11 @@ from tract_ray.data.dataset import Dataset
 from tract_ray.data.fingerprint import remember_content
 from tract_ray.data.pictures import decode
 from tract_ray.data.source import Source
-from tract_ray.files import atomic_folder, open_lock, write_text
+from tract_ray.files import atomic_folder, open_lock, read_json, set_aside, write_json
 
 FORMAT = 1  # raised when the same files come to other pixels
+SMALL = 1 << 30
+"""Bytes of pixels that are hashed in about a second."""
 
 
 @dataclass(frozen=True)
@@ -100,12 +104,41 @@ def _one_at_a_time(lock: Path) -> Iterator[None]:
 
 
 def _read(cache: Path, key: str, shape: tuple[int, int, int]) -> tuple[About, np.ndarray[Any, Any]] | None:
+    """What was decoded; None where nothing was, or where the cache was emptied or damaged."""
+    index = cache / f"{key}.json"
     try:
-        about = About(**json.loads((cache / f"{key}.json").read_text()))
-        pixels = np.memmap(cache / about.content / "pixels", dtype=np.uint8, mode="r", shape=(about.images, *shape))
-    except (OSError, ValueError, TypeError):  # never decoded, or the cache was emptied or damaged
+        if not index.exists():
+            return None
+        told = read_json(index, "dataset")
+        seen = told.pop("seen", None)
+        about = About(**told)
+        file = cache / about.content / "pixels"
+        pixels = np.memmap(file, dtype=np.uint8, mode="r", shape=(about.images, *shape))
+        now = _seen(file)
+        if pixels.nbytes <= SMALL or seen != now:
+            require(_hash(file) == about.content, "dataset", f"{file} is damaged (its content is not what was written)")
+        if seen != now:
+            write_json(index, {**asdict(about), "seen": now})
+    except InputError as error:
+        print(f"{error}; it is decoded again", file=sys.stderr)
+        return None
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        print(f"dataset: {cache / key} is damaged ({error}); it is decoded again", file=sys.stderr)
         return None
     return about, pixels
+
+
+def _hash(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _seen(file: Path) -> list[int]:
+    """What changes when somebody writes to a file."""
+    stat = file.stat()
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 
 def _write(
@@ -129,17 +162,16 @@ def _write(
             skipped["damaged"] = len(damaged)
         about = About(digest.hexdigest(), len(kept), dict(sizes.most_common(20)), dict(skipped), damaged)
         place = cache / about.content
-        whole = _size(place / "pixels") == _size(scratch / "pixels")
+        whole = (place / "pixels").is_file() and _hash(place / "pixels") == about.content
         with atomic_folder(place, keep=whole) as new:
             (scratch / "pixels").replace(new / "pixels")
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    write_text(cache / f"{key}.json", json.dumps(asdict(about), indent=1))
+    index = cache / f"{key}.json"
+    if index.is_dir():
+        set_aside(index)
+    write_json(index, {**asdict(about), "seen": _seen(place / "pixels")})
     found = _read(cache, key, shape)
     if found is None:
         raise OSError("it was emptied at the same time")
     return found
-
-
-def _size(file: Path) -> int:
-    return file.stat().st_size if file.is_file() else -1

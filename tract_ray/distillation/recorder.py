@@ -35,7 +35,7 @@ class AverageFolder:
     def snapshots(self) -> list[Snapshot]:
         """What is stored, in the order of the steps. `InputError` where there is nothing whole."""
         file = self.folder / "index.json"
-        require(file.is_file(), "averages", f"{self.folder} holds none; train with mu_i_snapshots=4 to store them")
+        require(file.exists(), "averages", f"{self.folder} holds none; train with mu_i_snapshots=4 to store them")
         try:
             return [Snapshot(s["step"], s["mu"]) for s in read_json(file, "averages")["snapshots"]]
         except (KeyError, TypeError) as error:

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tract_ray.config import AGAIN
 from tract_ray.search.account import Account, Entry
+from tract_ray.search.sealed import end_sealed, seal_drawn
 from tract_ray.search.seeds import mean, pooled
 from tract_ray.search.space import Space, apply_changes
 from tract_ray.search.study import ANCHOR, CHANGES, COSTS, CUT, FAILED, MACHINE, Search, rungs
@@ -155,12 +156,12 @@ class JobQueue:
             if not running:
                 ended = self.broken.pop(number)
                 if ended != TrialState.FAIL or not job.trial.user_attrs[FAILED].endswith(AGAIN):
-                    self.study.tell(job.trial, state=ended)
+                    end_sealed(self.study, job.trial, state=ended)
             return
         if complete and job.repeat == 0:
             self.waiting = [*self.further.pop(number), *self.waiting]
         if len(results) == self.search.repeats:
-            self.study.tell(job.trial, self._values(job, results))
+            end_sealed(self.study, job.trial, self._values(job, results))
 
     def _note_failure(self, trial: optuna.Trial, result: Mapping[str, Any]) -> None:
         self.account.failed.add(trial.number)
@@ -229,6 +230,7 @@ class JobQueue:
         self.handed += 1
         if CHANGES not in trial.user_attrs:
             trial.set_user_attr(CHANGES, self.space.suggest(trial))
+            seal_drawn(trial)
         seeds = self._seeds(trial)
         seeds[0].reported.update(earlier.intermediate_values if earlier else ())
         return seeds

@@ -13,10 +13,11 @@ from typing import Any
 
 import optuna
 
-from tract_ray.config import AGAIN, InputError, MachineFailed, check_seed, choose, require
+from tract_ray.config import AGAIN, check_seed, choose, require
 from tract_ray.search.budget import Budget
 from tract_ray.search.grid_points import grid_points
 from tract_ray.search.samplers import SAMPLERS, build_sampler
+from tract_ray.search.sealed import read_study
 from tract_ray.search.space import Space
 from tract_ray.search.storage import FileStorage
 from tract_ray.training import RunConfig
@@ -88,18 +89,11 @@ def open_study(
     Sampler and pruner read the storage, so a resumed sweep suggests and stops with everything it knew. `measured` says
     what its distances are of: a sweep that is to learn from it compares that.
     """
-    is_new = not path.is_file()
-    try:
-        storage = FileStorage(path)
-        if not is_new:
-            optuna.load_study(study_name=name, storage=storage)
-    except MachineFailed:
-        raise
-    except Exception as error:
-        raise InputError(f"storage: {path} is not a readable study ({str(error).splitlines()[0]})") from None
+    if path.exists():
+        read_study(path, name)
     study = optuna.create_study(
         study_name=name,
-        storage=storage,
+        storage=FileStorage(path),
         load_if_exists=True,
         directions=["minimize"] * len(search.objectives),
         sampler=sampler_for(space, search),

@@ -10,7 +10,8 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from tract_ray.config import InputError, require
+from tract_ray.config import require
+from tract_ray.search.sealed import read_study
 from tract_ray.search.space import Suggest, range_text
 from tract_ray.search.study import MEASURED
 
@@ -63,11 +64,8 @@ def _finished(
 ) -> list[FrozenTrial]:
     """The finished trials of the study `name` in `path`, after all that could keep them out was checked."""
     require(path.is_file(), "warm-start", f"there is no sweep {name!r} ({path} does not exist)")
-    try:
-        source = optuna.load_study(study_name=name, storage=f"sqlite:///{path}")
-        trials: list[FrozenTrial] = source.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    except Exception as error:
-        raise InputError(f"warm-start: {path} holds no readable study {name!r} ({_first_line(error)})") from None
+    source = read_study(path, name, "warm-start")
+    trials: list[FrozenTrial] = source.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     old, new = ([direction.name.lower() for direction in s.directions] for s in (source, study))
     require(old == new, "warm-start", f"{name} has the objectives {', '.join(old)}, this sweep {', '.join(new)}")
     if measured is not None:
@@ -125,8 +123,3 @@ def _text(distribution: BaseDistribution, other: BaseDistribution) -> str:
     """Its range, or all of it where the ranges are the same."""
     text = range_text(distribution)
     return text if text != range_text(other) else str(distribution)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -33,7 +33,7 @@ from tract_ray.search.study import open_study
 from tract_ray.search.warm_start import warm_start
 from tract_ray.stopping import terminated
 from tract_ray.sweep.definition import Sweep, SweepResult
-from tract_ray.sweep.folder import add_wall_time, identity, locked, remember
+from tract_ray.sweep.folder import add_wall_time, check_kept, identity, locked, remember
 from tract_ray.sweep.follower import Follower
 from tract_ray.sweep.publish import best_student, publish
 from tract_ray.sweep.report import show_result, write_report
@@ -59,6 +59,7 @@ def run_sweep(sweep: Sweep, console: Console | None = None) -> SweepResult:
             ours.enter_context(locked(sweep))
             if note := remember(sweep):
                 console.print(f"note: {note}")
+            check_kept(sweep)
         else:
             require(not sweep.folder.exists(), "name", f"{sweep.name!r} is taken; add --resume, or choose another name")
         check_run(sweep.run, sweep.paths)
@@ -115,7 +116,7 @@ def _search(
     said = finding(best, costly=len(sweep.search.objectives) > 1)
     result = SweepResult(sweep.name, rows, reference, parent, failed, ledger, said)
     if best:
-        student = best_student(best[0], sweep.folder / "trials", sweep.paths)
+        student = best_student(best[0], sweep.run, sweep.folder / "trials", sweep.paths)
         write_report(sweep.folder, study, result, student, sweep.run.teacher, sweep.paths)
         trouble = publish(sweep.folder, store, result, student) or trouble
     with suppress(Exception):  # a server that is away: `trouble` says so

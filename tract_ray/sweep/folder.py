@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import json
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tract_ray.analysis.rows import read_rows
 from tract_ray.config import InputError, config_hash, flatten, require, to_dict
-from tract_ray.files import open_lock, read_json, write_json
+from tract_ray.files import DamagedError, made_again, open_lock, read_json, write_json
+from tract_ray.search.sealed import REMEDY, read_study
 from tract_ray.search.space import anchored
 from tract_ray.search.study import extended
 from tract_ray.sweep.definition import Sweep
@@ -54,7 +57,7 @@ def remember(sweep: Sweep) -> str:
     }
     file, trials, note = sweep.folder / "sweep.json", sweep.search.trials, ""
     own = uuid.uuid4().hex
-    if file.is_file():
+    if file.exists():
         before = read_json(file, "name")
         begun, own = before.get("trials", trials), before.get("id", "")
         require(
@@ -82,6 +85,16 @@ def remember(sweep: Sweep) -> str:
     return note
 
 
+def check_kept(sweep: Sweep) -> None:
+    """Raise `InputError` where what a resumed sweep found so far is damaged: before any machine is asked for."""
+    file = sweep.folder / "study.db"
+    if file.exists():
+        try:
+            read_rows(read_study(file, sweep.name), sweep.folder / "trials")
+        except DamagedError as error:
+            raise DamagedError(f"{error}; {REMEDY}") from None
+
+
 def identity(sweep: Sweep) -> str:
     """The sweep's own id, by which its runs are found in MLflow; "" for one that was begun before there were ids."""
     return str(read_json(sweep.folder / "sweep.json", "name").get("id", ""))
@@ -90,7 +103,11 @@ def identity(sweep: Sweep) -> str:
 def add_wall_time(sweep: Sweep, seconds: float) -> float:
     """Wall time of the sweep, that of earlier drivers which came to an end included."""
     file = sweep.folder / "clock.json"
-    total = seconds + (read_json(file, "storage")["seconds"] if file.is_file() else 0.0)
+    try:
+        total = seconds + (read_json(file, "storage")["seconds"] if file.exists() else 0.0)
+    except DamagedError as error:  # no reason to fail after all the work
+        total = seconds
+        print(made_again(file, error, "begun again"), file=sys.stderr)
     write_json(file, {"seconds": total})
     return total
 

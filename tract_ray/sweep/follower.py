@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,16 @@ import optuna
 from optuna.trial import TrialState
 
 from tract_ray.analysis.rows import CUT_SHORT, PASSED_ON, describe, read_rows, status_of
-from tract_ray.config import from_dict
-from tract_ray.files import read_json
 from tract_ray.search.jobs import Job
+from tract_ray.search.space import apply_changes
 from tract_ray.search.study import ANCHOR, CHANGES, FAILED
 from tract_ray.search.trial_name import trial_name
 from tract_ray.terminal import Progress
 from tract_ray.tracking import Shipper
 from tract_ray.training import RunConfig, run_parameters
+from tract_ray.training.notes import read_notes
 
+MAX_TAG = 5000  # characters that every server takes
 MLFLOW_STATUS = {
     "finished": "FINISHED",
     "stopped early": "KILLED",
@@ -43,6 +45,7 @@ class Follower:
         """`about` is what every trial's parameters say beside its configuration."""
         self.study, self.trials, self.run, self.about, self.progress = study, trials, run, about, progress
         self.best: tuple[float, float, str] | None = None  # what it is chosen by, what is shown of it, its name
+        self.said: dict[str, int] = {}  # notes of runs that a person has seen
         self.expect: Callable[[], int] | None = None  # images that all runs will have seen in the end
         self.shipper = shipper
         shipper.listener = lambda trial, line: progress.update(trial, line["samples"])
@@ -54,10 +57,10 @@ class Follower:
         for row in read_rows(self.study, self.trials):
             for repeat in range(max(1, len(row.costs))) if states[row.number].is_finished() else ():
                 name = trial_name(row.number, repeat)
-                file = self.trials / name / "config.json"
-                if not file.is_file():
+                if not (self.trials / name / "config.json").exists():
                     continue  # it failed before it began
-                run = from_dict(RunConfig, read_json(file, "resume")["config"])
+                first = apply_changes(self.run, row.changes)
+                run = replace(first, seed=first.seed + repeat)
                 self._watch(name, run)
                 distance = row.seeds[repeat] if repeat < len(row.seeds) else row.distance
                 cost = row.costs[repeat] if repeat < len(row.costs) else {"samples": float(row.samples)}
@@ -67,6 +70,7 @@ class Follower:
     def started(self, job: Job) -> None:
         """A run was handed to the cluster."""
         self._watch(job.name, job.run)
+        self.said[job.name] = len(read_notes(self.trials / job.name))
         self._expect()
 
     def ended(self, job: Job, state: TrialState, result: dict[str, Any]) -> None:
@@ -85,6 +89,8 @@ class Follower:
         after += f"  ({shared:,} images shared)" if shared else ""
         after += f"  {reason}" if reason else ""
         self.progress.say(f"{job.name}  {status:<13}  {score}  {params}{after}")
+        for line in read_notes(self.trials / job.name)[self.said.get(job.name, 0) :]:
+            self.progress.say(f"{job.name}  note: {line}")
 
     def retried(self, job: Job, seconds: float) -> None:
         """A machine failed a run, which is begun again."""
@@ -117,6 +123,8 @@ class Follower:
         values = {"distance": distance if status == "finished" else None, **cost}
         tags = {"status": status, "anchor": str(anchor).lower(), "changed": ",".join(changes), "seed": str(run.seed)}
         tags |= {"reason": reason} if reason else {}
+        notes = read_notes(self.trials / name)
+        tags |= {"notes": "\n".join(notes)[:MAX_TAG]} if notes else {}
         self.shipper.end(
             name,
             MLFLOW_STATUS[status],

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tract_ray.analysis.rows import POOLED, TrialRow, describe, finished, student_of
-from tract_ray.config import from_dict
 from tract_ray.files import read_json
+from tract_ray.search.space import apply_changes
 from tract_ray.search.trial_name import trial_name
 from tract_ray.sweep.definition import SweepResult
 from tract_ray.tracking import MlflowStore, error_line
@@ -17,8 +17,8 @@ from tract_ray.training.averages import student_at
 from tract_ray.training.result import RESULT
 
 
-def best_student(row: TrialRow, trials: Path, paths: Paths) -> Path:
-    """The folder of the student that `row` is about: its first seed's, with the row's mu_i (`student_of`).
+def best_student(row: TrialRow, run: RunConfig, trials: Path, paths: Paths) -> Path:
+    """The folder of the student that `row` of a sweep over `run` is about: its first seed's, with the row's mu_i.
 
     Of several seeds the best mu_i in the mean need not be the first one's own best: then that average is taken from
     the run's last stage, and kept beside its student. Where the stage is gone it is the run's own student.
@@ -27,9 +27,8 @@ def best_student(row: TrialRow, trials: Path, paths: Paths) -> Path:
     if found is not None or row.mu_i is None:
         return found or own
     result = read_json(trials / row.name / RESULT, "result")
-    config = from_dict(RunConfig, read_json(trials / row.name / "config.json", "resume")["config"])
     about = {"metric": result["metric"], "distance": row.seeds[0], "noise": "report", "row": row.name}
-    student = student_at(config, paths, row.mu_i, about)
+    student = student_at(apply_changes(run, row.changes), paths, row.mu_i, about)
     return own if student is None else student.save(trials / row.name / POOLED)
 
 

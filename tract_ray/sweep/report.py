@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from tract_ray.analysis.rows import TrialRow, finished, importances, objectives,
 from tract_ray.analysis.statistics import interval, pareto_front
 from tract_ray.evaluation import fixed_noise, image_grid
 from tract_ray.evaluation.sample_grid import grid_scale
-from tract_ray.files import write_text
+from tract_ray.files import write_json
 from tract_ray.search.space import ROW
 from tract_ray.sweep.definition import SweepResult
 from tract_ray.training import Model, Paths, TeacherConfig, find_teacher, load_model
@@ -41,7 +40,7 @@ def write_report(
         "ledger": asdict(result.ledger),
         "verdict": result.verdict,
     }
-    write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    write_json(folder / "summary.json", summary)
     (folder / "plots").mkdir(exist_ok=True)
     longest = max(result.reference, key=lambda score: score.steps)
     reference = {longest.label: longest.distance}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tract_ray.files import read_json, write_json
+from tract_ray.files import DamagedError, made_again, read_json, write_json
 from tract_ray.tracking.redaction import error_line, redact
 from tract_ray.tracking.store import MlflowStore, is_reachable
 from tract_ray.training.record import read_lines
@@ -51,6 +52,7 @@ class Shipper:
         self.store, self.sweep, self.parent, self.listener = store, sweep, parent, listener
         self.interval = interval
         self.trouble: str | None = None
+        self.damage: str | None = None
         self._watched: dict[str, _Watched] = {}
         self._lock = threading.Lock()
         self._passing = threading.Lock()
@@ -68,13 +70,21 @@ class Shipper:
             if trial in self._watched:
                 return
             watched = _Watched(folder, trial, params)
-            if (folder / CURSOR).is_file():
-                cursor = read_json(folder / CURSOR, "record")
+            cursor = self._cursor(folder / CURSOR)
+            if cursor:
                 if redact(cursor["uri"]) == redact(self.store.uri):  # whoever asks, it is the same store
                     watched.run_id, watched.sent, watched.status = cursor["run_id"], cursor["sent"], cursor["status"]
                 if cursor["uri"] != redact(cursor["uri"]):  # of a version that wrote passwords down
                     write_json(folder / CURSOR, {**cursor, "uri": redact(cursor["uri"])}, private=True)
             self._watched[trial] = watched
+
+    def _cursor(self, file: Path) -> Mapping[str, Any]:
+        """What was sent before; nothing where nobody knows: what arrives a second time changes nothing."""
+        try:
+            return read_json(file, "record") if file.exists() else {}
+        except DamagedError as error:
+            print(made_again(file, error), file=sys.stderr)
+            return {}
 
     def end(self, trial: str, status: str, values: Mapping[str, float], tags: Mapping[str, str]) -> None:
         """Say that `trial` is over: its run is closed with `status` once everything has been sent."""
@@ -99,7 +109,7 @@ class Shipper:
                 before, until = moved, time.monotonic() + deadline
             pending = [w for w in self._watched.values() if not w.done and (w.ended or self._unsent(w))]
             if not pending or time.monotonic() > until:
-                return not pending
+                return not pending and not self.damage
             time.sleep(min(1.0, deadline / 10))
 
     def _loop(self) -> None:
@@ -107,14 +117,22 @@ class Shipper:
             self._pass()
 
     def _unsent(self, watched: _Watched) -> bool:
-        return len(read_lines(watched.folder)) > watched.sent
+        return len(self._lines(watched)) > watched.sent
+
+    def _lines(self, watched: _Watched) -> list[dict[str, Any]]:
+        """The record; nothing of a damaged one, which keeps the other runs from nothing."""
+        try:
+            return read_lines(watched.folder)
+        except DamagedError as error:
+            self.damage = self.damage or str(error)
+            return []
 
     def _pass(self) -> None:
         with self._passing:
             trouble = None
             for watched in [w for w in list(self._watched.values()) if not w.done]:
                 ended = watched.ended  # before its lines are read: what `end` is called for has been written by then
-                lines = read_lines(watched.folder)
+                lines = self._lines(watched)
                 if self.listener:
                     for line in lines[watched.seen :]:
                         self.listener(watched.trial, line)
@@ -126,7 +144,7 @@ class Shipper:
                     self._ship(watched, lines, ended)
                 except Exception as error:  # whatever MLflow raises: the record waits in its file
                     trouble = trouble or error_line(error, self.store.uri)
-            self.trouble = trouble
+            self.trouble = trouble or self.damage
 
     def _ship(self, watched: _Watched, lines: Sequence[Line], ended: str | None) -> None:
         if watched.run_id is None or (watched.status != RUNNING and not ended):

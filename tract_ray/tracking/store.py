@@ -7,14 +7,16 @@ import logging
 import os
 import shlex
 import shutil
-import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
+from ssl import SSLError
 from typing import Any
 from urllib.parse import ParseResult, urlparse
 
+from tract_ray import network
 from tract_ray.config import InputError, require
 from tract_ray.files import require_writable
 from tract_ray.tracking.logged_model import log_student
@@ -75,20 +77,37 @@ def _parsed(uri: str) -> ParseResult:
 
 
 def check_reachable(uri: str) -> None:
-    """Raise a one-line `InputError` where nothing answers at `uri`; a second, not MLflow's minutes."""
+    """Raise a one-line `InputError` where nothing answers at `uri`; seconds, not MLflow's minutes."""
     parsed = _parsed(uri)
     if parsed.scheme in ("http", "https"):
-        port = parsed.port or (443 if parsed.scheme == "https" else 80)
         try:
-            socket.create_connection((parsed.hostname or "", port), timeout=5).close()
-        except OSError as error:
+            _ask(parsed)
+        except (OSError, HTTPException) as error:
             raise InputError(
                 f"mlflow-uri: nothing answers at {redact(uri)} ({redact(str(error), uri)}); start the server, "
                 "or leave the option out"
             ) from None
         return
+    if parsed.scheme.startswith("postgresql") and parsed.hostname:
+        try:  # whether it speaks TLS, which every version answers with a letter
+            network.first_answer(parsed.hostname, parsed.port or 5432, b"\0\0\0\x08\x04\xd2\x16\x2f")
+        except OSError as error:
+            raise InputError(f"mlflow-uri: nothing answers at {redact(uri)} ({redact(str(error), uri)})") from None
     if parsed.scheme == "sqlite":
         require_writable(Path(uri.removeprefix(SQLITE)).absolute().parent, "mlflow-uri")
+
+
+def _ask(parsed: ParseResult) -> None:
+    """Hear any answer of a server, by HTTP. Raises `OSError` where it is silent, `HTTPException` for another kind."""
+    connect = HTTPSConnection if parsed.scheme == "https" else HTTPConnection
+    connection = connect(parsed.hostname or "", parsed.port, timeout=network.SECONDS)
+    try:
+        connection.request("GET", "/health")
+        connection.getresponse()
+    except SSLError:  # it answers; whether its certificate is believed is MLflow's to say
+        pass
+    finally:
+        connection.close()
 
 
 def is_reachable(uri: str) -> bool:

@@ -100,7 +100,7 @@ def move_checkpoint(
 
 def read_checkpoint(path: Path, key: str) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     """The state and tensors of a checkpoint, None where there is none. Refuses one of another configuration."""
-    if not path.is_file():
+    if not path.exists():
         return None
     state, tensors = read_state(path, "checkpoint")
     if state["key"] != key:

@@ -38,8 +38,8 @@ def _try(lock: Path, ready: Callable[[], bool], held: ExitStack) -> str:
         return READY
     lock.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as opened:
-        file = opened.enter_context(open_lock(lock))
         try:
+            file = opened.enter_context(open_lock(lock))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return BUSY

@@ -55,7 +55,10 @@ class Paths:
         root = Path(storage).expanduser().absolute() if storage else project_folder() / "runs"
         cache = os.environ.get("TRACT_RAY_CACHE")
         kept = Path(cache).expanduser().absolute() if cache else root / "cache"
-        return cls(root, kept, data_root, checkpoint_seconds, on_disk_full, micro_batch)
+        if data_root:
+            require_local(Path(data_root), "data-root")
+        place = absolute(data_root) if data_root else None
+        return cls(root, kept, place, checkpoint_seconds, on_disk_full, micro_batch)
 
     def plain(self) -> dict[str, Any]:
         """For another process."""

@@ -2,8 +2,8 @@
 
 Written beside the checkpoint and cut back with it, the record survives whatever kills the process or the server, and
 a resumed run continues it without a gap or a repeated line. Lines are `{"samples": n, "time": t, "metrics": {…}}`,
-with `"score": {…}` beside the metrics where they are those of a `MarkScore`, or `{…, "image": file, "name": name}` for
-a picture, and end with a `check` of what stands before it.
+with `"score": {…}` beside the metrics where they are those of a `MarkScore`, or `{…, "image": file, "name": name,
+"content": checksum}` for a picture, and end with a `check` of what stands before it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import io
 import json
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from PIL import Image
 from tract_ray.files import DamagedError, append_text, sync, write_bytes, write_text
 
 RECORD = "record.jsonl"
-NAMES = {"samples", "time", "metrics", "score", "image", "name"}
+NAMES = {"samples", "time", "metrics", "score", "image", "name", "content"}
 CHECK = ', "check": "'
 BY_MU = ("distances", "reported")
 
@@ -108,7 +108,7 @@ class Record:
             encoded = io.BytesIO()
             picture.save(encoded, format="png")
             write_bytes(self.folder / file, encoded.getvalue())
-            self._append(samples, {"image": str(file), "name": name})
+            self._append(samples, {"image": str(file), "name": name, "content": _check(encoded.getvalue())})
 
 
 def read_lines(folder: Path) -> list[dict[str, Any]]:
@@ -121,9 +121,21 @@ def read_lines(folder: Path) -> list[dict[str, Any]]:
 
 def check_record(folder: Path, lines: int) -> None:
     """Raise `DamagedError` unless the record in `folder` has so many lines, all as they were written."""
+    path = folder / RECORD
+    if path.exists() and not path.is_file():
+        raise DamagedError(f"record: {path} is damaged (it is no file)")
     found = len([_opened(line, folder, number) for number, line in enumerate(_complete(folder)[:lines], 1)])
     if found < lines:
         raise DamagedError(f"record: {folder / RECORD} is damaged (it ends after line {found} of {lines})")
+
+
+def check_pictures(folder: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Raise `DamagedError` unless the pictures that these lines of the record in `folder` name are as they were."""
+    for line in lines:
+        file = folder / line["image"]
+        found = _check(file.read_bytes()) if file.is_file() else ""
+        if not found or found != line.get("content", found):  # older records do not say it
+            raise DamagedError(f"record: the picture {file} is damaged or missing")
 
 
 def write_lines(folder: Path, lines: list[dict[str, Any]]) -> None:
@@ -172,5 +184,5 @@ def _opened(text: str, folder: Path, number: int) -> dict[str, Any]:
     return dict(line)
 
 
-def _check(text: str) -> str:
-    return f"{zlib.crc32(text.encode()):08x}"
+def _check(content: str | bytes) -> str:
+    return f"{zlib.crc32(content.encode() if isinstance(content, str) else content):08x}"

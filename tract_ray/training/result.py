@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tract_ray.config import InputError, config_hash, require
-from tract_ray.files import read_json, write_json
+from tract_ray.files import DamagedError, read_json, write_json
 from tract_ray.training.keys import UNREAD, data_key, planned_start, teacher_folder
 from tract_ray.training.paths import Paths
 from tract_ray.training.record import BY_MU, by_mu, by_text
@@ -83,9 +83,12 @@ def find_result(folder: Path, config: RunConfig, paths: Paths) -> RunResult | No
     That is one of another configuration, or of other data or another teacher than this machine now has under their
     names. What is not here (a cache that was cleared) cannot be compared, and is not asked for.
     """
-    if not (folder / RESULT).is_file():
+    if not (folder / RESULT).exists():
         return None
-    result = RunResult.from_json(read_json(folder / RESULT, "output"))
+    try:
+        result = RunResult.from_json(read_json(folder / RESULT, "output"))
+    except DamagedError as error:
+        raise DamagedError(f"{error}; remove it, and the run is finished again") from None
     same = result.key == config_hash(config)
     require(same, "output", f"{folder} holds the result of another configuration; choose another")
     start, data = _now(config, paths)

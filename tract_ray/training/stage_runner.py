@@ -7,18 +7,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import Tensor
 
 from tract_ray.data import Dataset
 from tract_ray.distillation import Method
-from tract_ray.files import DamagedError, set_aside
-from tract_ray.training.checkpoint import CHECKPOINT, Position, move_checkpoint, read_checkpoint, restore_method
+from tract_ray.training.checkpoint import CHECKPOINT, Position, move_checkpoint, restore_method
+from tract_ray.training.damage import sound_checkpoint, undamaged
 from tract_ray.training.keys import Start, run_key
 from tract_ray.training.loop import train
-from tract_ray.training.notes import note
-from tract_ray.training.record import MarkScore, Record, check_record, read_scores
+from tract_ray.training.record import MarkScore, Record, read_scores
 from tract_ray.training.run_config import RunConfig
 from tract_ray.training.scoring import Scorer, evaluation_marks
 from tract_ray.training.stage_store import StageStore
@@ -26,8 +25,6 @@ from tract_ray.training.stages import Stage, stages_from
 from tract_ray.training.worker import Worker
 
 Report = Callable[[dict[str, Any]], None]
-Checkpoint = tuple[dict[str, Any], dict[str, Tensor]]
-T = TypeVar("T")
 
 
 class StagedRun:
@@ -86,32 +83,11 @@ class StagedRun:
             yield found
 
     def _restored(self) -> Position:
-        def read() -> Checkpoint | None:
-            found = read_checkpoint(self.folder / CHECKPOINT, self.key)
-            if found and self.worker.leads:
-                check_record(self.folder, found[0]["record_lines"])
-            return found
-
-        found = self._undamaged(read, lambda: set_aside(self.folder / CHECKPOINT))
+        found = sound_checkpoint(self.folder, self.key, self.worker)
         if found is None:
             return Position()
         self._restore(*found)
         return Position.of(found[0])
-
-    def _undamaged(self, read: Callable[[], T], put_away: Callable[[], Path]) -> T | None:
-        """What `read` finds; None where it finds it damaged, which is then set aside and said: it is made again."""
-        content, damage = None, ""
-        try:
-            content = read()
-        except DamagedError as error:
-            damage = str(error)
-        damages = [told for told in self.worker.gather(damage) if told]
-        if not damages:
-            return content
-        if self.worker.leads:
-            note(self.folder, f"{damages[0]}; it is kept as {put_away().name} and trained again")
-        self.worker.gather(None)  # nobody looks for it before it is away
-        return None
 
     def _restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         restore_method(self.method, state, tensors)
@@ -151,7 +127,7 @@ class StagedRun:
         assert self.store is not None
         begun, leads = time.perf_counter(), self.worker.leads
         store = self.store
-        read = self._undamaged(lambda: store.read(stage), lambda: store.set_aside(stage))
+        read = undamaged(lambda: store.read(stage), lambda: store.set_aside(stage), self.folder, self.worker)
         if read is None:
             return None
         state, tensors = read

@@ -20,6 +20,7 @@ from tract_ray.files import (
     DamagedError,
     atomic_folder,
     copy_file,
+    made_again,
     read_json,
     read_safetensors,
     set_aside,
@@ -27,8 +28,9 @@ from tract_ray.files import (
 )
 from tract_ray.training.checkpoint import CHECKPOINT, Position, optimizer_tensors, read_state, save_checkpoint
 from tract_ray.training.claims import claim
+from tract_ray.training.notes import note
 from tract_ray.training.paths import Paths
-from tract_ray.training.record import read_lines, write_lines
+from tract_ray.training.record import check_pictures, read_lines, write_lines
 from tract_ray.training.run_config import RunConfig
 from tract_ray.training.scoring import BEST_BANK
 from tract_ray.training.stages import Stage, stages_of
@@ -65,6 +67,9 @@ class StageStore:
         """Keep the stage that `method` has just ended in the folder `run`."""
         first, last = (step * method.config.batch for step in (stage.start, stage.end))
         lines = [line for line in read_lines(run) if first < line["samples"] <= last]
+        place = self.path(stage)
+        if place.exists() and not self.has(stage):
+            note(run, made_again(place, f"stage: {place} is damaged (it does not say what it is)", "trained again"))
         with atomic_folder(self.path(stage), keep=True) as new:
             if stage.end == stage.phase.end:
                 optimizers = optimizer_tensors(run / CHECKPOINT) if _optimizers_go_on(method, stage) else {}
@@ -93,16 +98,19 @@ class StageStore:
         try:
             about, (state, tensors) = read_json(folder / "stage.json", "stage"), read_state(folder / STATE, "stage")
             lines = read_lines(folder)
-            for file in [file for name in BESIDE for file in (folder / name).rglob("*.safetensors")]:
-                read_safetensors(file, "stage")
+            for name in BESIDE:
+                for file in (folder / name).rglob("*.safetensors"):
+                    read_safetensors(file, "stage")
+                for file in (folder / name).rglob("*.json"):
+                    read_json(file, "stage")
             whole = len(lines) == about["lines"] and "scored" in about
         except DamagedError:
             raise
         except (InputError, KeyError) as error:
             raise DamagedError(f"stage: {folder} is damaged ({error})") from None
-        pictures = [folder / line["image"] for line in lines if "image" in line]
-        if not (whole and all(picture.is_file() for picture in pictures)):
+        if not whole:
             raise DamagedError(f"stage: {folder} is damaged (a part of its record is missing)")
+        check_pictures(folder, [line for line in lines if "image" in line])
         return state, tensors
 
     def set_aside(self, stage: Stage) -> Path:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tract_ray.config import to_dict
+from tract_ray.config import InputError, to_dict
 from tract_ray.data import check_dataset, load_dataset
 from tract_ray.diffusion import Denoiser, teacher_sampling
 from tract_ray.distillation import Denoising
-from tract_ray.files import read_json, require_writable, write_json
+from tract_ray.files import DamagedError, made_again, read_json, require_writable, write_json
 from tract_ray.training.claims import claim
+from tract_ray.training.damage import sound_checkpoint
 from tract_ray.training.keys import score_key, teacher_folder, teacher_key
 from tract_ray.training.loop import train
 from tract_ray.training.model import Model, load_model
@@ -28,7 +30,11 @@ def find_teacher(config: TeacherConfig, paths: Paths) -> Model | None:
     folder = teacher_folder(config, paths)
     if config.path is None and not _is_trained(folder):
         return None
-    return load_model(folder, "teacher")
+    try:
+        return load_model(folder, "teacher")
+    except InputError as error:
+        remedy = "" if config.path else "; remove its folder, and it is trained again"
+        raise InputError(f"{error}{remedy}") from None
 
 
 def train_teacher(
@@ -68,6 +74,7 @@ def _train(config: TeacherConfig, paths: Paths, worker: Worker, on_step: Callabl
     folder = teacher_folder(config, paths)
     work = folder.with_name(folder.name + ".training")
     key = teacher_key(config, dataset.fingerprint)
+    sound_checkpoint(work, key, worker)
     train(
         method,
         dataset,
@@ -153,8 +160,11 @@ def score_teacher(
         samples, sampling = len(dataset), {}
     about = evaluator.describe(samples)
     file = paths.cache / "scores" / f"{score_key(model if sampling else None, dataset.fingerprint, about)}.json"
-    if file.is_file():
-        return Score(**read_json(file, "scores")["score"])
+    if file.exists():
+        try:
+            return Score(**read_json(file, "scores")["score"])
+        except DamagedError as error:
+            print(made_again(file, error, "computed again"), file=sys.stderr)
     if sampling:
         distance = evaluator.distance(model.sample, samples)
         score = Score(evaluator.metric, model.steps, samples, distance, model.sampler, model.nfe())

@@ -161,7 +161,7 @@ def _replaying(measured: Measured, server: Server, available: float) -> Iterator
         start_references=lambda *_: [Score(METRIC, 1024, 4000, 1.66)],
         collect=lambda scores: scores,
         write_report=report,
-        best_student=lambda row, trials, paths: trials / row.name,  # a replayed run has none
+        best_student=lambda row, run, trials, paths: trials / row.name,  # a replayed run has none
         publish=lambda *_: "",
         run_on_tune=search,
     ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from tract_ray.config import require
 from tract_ray.data import Dataset, datasets, sample_indices
 from tract_ray.data.on_disk import FOLDER_PREFIX, parse_folder
 from tract_ray.evaluation.extractors.extractor import FeatureExtractor, register
-from tract_ray.files import atomic_folder, read_safetensors, write_json, write_safetensors
+from tract_ray.files import DamagedError, atomic_folder, made_again, read_safetensors, write_json, write_safetensors
 
 FEATURES = 64
 RECIPE: dict[str, float] = {"version": 1, "batch": 128, "steps": 600, "lr": 3e-3, "seed": 0, "threads": 1}
@@ -102,12 +103,18 @@ def trained_classifier(dataset: Dataset, cache: Path) -> tuple[SmallClassifier, 
     key = hashlib.sha256(json.dumps([recipe, dataset.shape, dataset.fingerprint]).encode()).hexdigest()[:16]
     folder = cache / "classifiers" / f"{dataset.name.partition(':')[0]}-{key}"
     network = SmallClassifier(dataset.shape, dataset.num_classes)
-    if not (folder / "model.safetensors").is_file():
+    try:
+        weights = read_safetensors(folder / "model.safetensors", "features") if folder.exists() else None
+    except DamagedError as error:
+        weights = None
+        print(made_again(folder, error, "trained again"), file=sys.stderr)
+    if weights is None:
         accuracy = _train(network, dataset, recipe)
         with atomic_folder(folder, keep=True) as new:
             write_safetensors(new / "model.safetensors", network.state_dict())
             write_json(new / "config.json", {"recipe": recipe, "train_accuracy": accuracy})
-    network.load_state_dict(read_safetensors(folder / "model.safetensors", "features"))
+        weights = read_safetensors(folder / "model.safetensors", "features")
+    network.load_state_dict(weights)
     network.eval().requires_grad_(False).to(dataset.images.device)
     fingerprint = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:12]
     return network, fingerprint
