@@ -15,6 +15,7 @@ from tract_ray.files import (
     DamagedError,
     atomic_folder,
     mend_folder,
+    open_end,
     open_lock,
     read_json,
     read_safetensors,
@@ -130,6 +131,13 @@ def test_a_lock_follows_no_link_and_cuts_nothing(tmp_path: Path) -> None:
         open_lock(tmp_path / "link")
     open_lock(tmp_path / "precious").close()
     assert (tmp_path / "precious").read_text() == "content"
+
+
+def test_what_is_appended_to_follows_no_link(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic link"):
+        open_end(tmp_path / "link")
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_a_file_with_settings_is_its_owners_alone(tmp_path: Path) -> None:
