@@ -16,7 +16,7 @@ from tract_ray.analysis.ledger import ledger_of
 from tract_ray.analysis.rows import read_rows
 from tract_ray.cluster import retries
 from tract_ray.cluster.retries import Retries, node_to_avoid
-from tract_ray.cluster.trial import configuration_error, program_error
+from tract_ray.cluster.trial import NODE, configuration_error, program_error
 from tract_ray.cluster.tune_searcher import StudyScheduler
 from tract_ray.config import InputError, MachineFailed, RunFailed
 from tract_ray.search.study import MACHINE
@@ -94,6 +94,16 @@ def test_a_machines_failure_waits_longer_each_time_and_avoids_its_node(
     assert driver.ended == [(0, TrialState.FAIL)]
     assert searcher.suggest("end") == "FINISHED"
     assert [retries.wait_before(n) for n in (1, 6, 7, 1000)] == [1, 32, 60, 60]
+
+
+def test_a_trial_says_where_it_runs_before_it_reports(tmp_path: Path) -> None:
+    searcher = Driver(tmp_path / "study.db", trials=1).searcher
+    (tmp_path / "trial-0000").mkdir()
+    trial = SimpleNamespace(trial_id="t", node_ip=None, config={"folder": str(tmp_path), "name": "trial-0000"})
+    for said in ("", "10.0.0.7"):
+        (tmp_path / "trial-0000" / NODE).write_text(said) if said else None
+        StudyScheduler(searcher).on_trial_error(None, trial)
+        assert searcher.failed_at["t"] == said
 
 
 def test_a_node_is_avoided_where_there_is_another(monkeypatch: pytest.MonkeyPatch) -> None:

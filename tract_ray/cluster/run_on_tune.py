@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ def run_on_tune(
     trial of several workers waits `patience` seconds for those that it has lost. `folder` is the sweep's: its trials
     are below `trials/`, and what Tune keeps is below `tune/`.
     """
+    # A trial that failed is one line, and why is in its folder; Tune would add the traceback of its own call.
+    logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
     attempt = 1 + sum(1 for _ in (folder / "tune").glob("attempt-*"))
     tune.Tuner(
         tune.with_resources(trainable, _resources(request)),

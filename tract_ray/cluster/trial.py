@@ -9,12 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ray.util import get_node_ip_address
 
 from tract_ray.cluster.reports import tell_tune
 from tract_ray.cluster.train_workers import run_with_workers
 from tract_ray.config import AGAIN, InputError, RunFailed, from_dict
 from tract_ray.files import write_text
 from tract_ray.training import Paths, RunConfig, Worker, default_device, run_distillation
+
+NODE = "node.txt"
+"""Where a trial runs: Tune knows it from a trial's first report on."""
+
+
+def ran_at(folder: Path) -> str:
+    """The address of the node that a trial ran on, "" where it says none."""
+    try:
+        return (folder / NODE).read_text()
+    except OSError:
+        return ""
 
 
 def run_trial(config: dict[str, Any]) -> None:
@@ -28,6 +40,9 @@ def run_trial(config: dict[str, Any]) -> None:
     run = from_dict(RunConfig, json.loads(config["run"]))
     folder = Path(config["folder"]) / config["name"]
     paths = Paths.from_plain(config["paths"])
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / NODE).write_text(get_node_ip_address())
     try:
         if config["workers"] > 1:
             run_with_workers(

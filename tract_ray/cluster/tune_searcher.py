@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -12,6 +13,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from tract_ray.cluster.retries import Retries
+from tract_ray.cluster.trial import ran_at
 from tract_ray.config import to_dict
 from tract_ray.search.account import Account
 from tract_ray.search.jobs import Job, JobQueue
@@ -148,7 +150,8 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """Tune's word for a trial that a machine failed, before the searcher hears of it: where was it?"""
-        self.searcher.failed_at[trial.trial_id] = trial.node_ip or ""
+        at = trial.node_ip or ran_at(Path(trial.config["folder"]) / trial.config["name"])
+        self.searcher.failed_at[trial.trial_id] = at
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # as the searcher's
