@@ -16,6 +16,7 @@ from tract_ray.evaluation.extractors import FeatureExtractor, extractors, regist
 from tract_ray.evaluation.extractors.classifier import classifier_label
 from tract_ray.evaluation.extractors.inception import INCEPTION_VARIABLE
 from tract_ray.evaluation.extractors.inception_pytorch import PYTORCH_VARIABLE
+from tract_ray.evaluation.metrics.frechet import FrechetDistance
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning"),
@@ -94,3 +95,20 @@ def test_an_unfinished_extractor_is_refused() -> None:
 )
 def test_no_classifier_s_distance_is_taken_for_inception_s(dataset: str, label: str) -> None:
     assert classifier_label(dataset) == label
+
+
+def test_random_features_see_what_is_wrong_with_images(tmp_path: Path) -> None:
+    """Farther from the data than one half of it from the other, and the farther, the worse; without any weights."""
+    whole = load_dataset("digits")
+    extractor, measure = build_extractor("random", whole, tmp_path), FrechetDistance()
+    half, other = whole.images[::2], whole.images[1::2]
+    reference = measure.reference(extractor.all(other))
+    noise = torch.randn(half.shape, generator=torch.Generator().manual_seed(0))
+
+    def distance(images: torch.Tensor) -> float:
+        return measure.distance(extractor.all(images), reference)
+
+    noisy = [distance((half + level * noise).round().clamp(0, 255).to(torch.uint8)) for level in (0, 16, 48)]
+    assert 3 * noisy[0] < noisy[1] < noisy[2] / 2
+    for wrong in (half.flip(-1), 255 - half, half.roll(1, dims=-1)):
+        assert distance(wrong) > 5 * noisy[0]

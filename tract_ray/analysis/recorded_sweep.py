@@ -10,6 +10,7 @@ from tract_ray.analysis.rows import TrialRow, finished, importances, read_rows, 
 from tract_ray.config import InputError, choose, require
 from tract_ray.files import read_json
 from tract_ray.search.sealed import read_study
+from tract_ray.tracking.moved import mend_moved
 from tract_ray.tracking.store import PARENT_TAG, SWEEP_TAG, TRIAL_TAG, tracking_uri
 from tract_ray.training import Paths
 from tract_ray.training.result import RESULT
@@ -142,6 +143,7 @@ def _client(uri: str) -> Any:
     import mlflow
     from mlflow import MlflowClient
 
+    mend_moved(uri)
     mlflow.set_tracking_uri(uri)  # artifacts are fetched from there
     return MlflowClient(tracking_uri=uri)
 

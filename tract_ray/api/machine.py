@@ -14,6 +14,7 @@ from tract_ray.config import InputError, require
 from tract_ray.terminal import Progress
 from tract_ray.training import Worker, default_device
 
+Say = Callable[[str], None]
 Seen = Callable[[int, str | None], None]
 """Told how many images were seen, and what to say beside that (None: what was said last)."""
 
@@ -36,10 +37,20 @@ def worker_on(device: str | torch.device | None = None, threads: int = 0) -> Wor
 
 
 @contextmanager
-def shown(title: str, total: int, progress: bool | IO[str]) -> Iterator[Seen]:
-    """Progress of `total` images, to the stream `progress` (True: stderr; False: nowhere)."""
+def shown(title: str, total: int, progress: bool | IO[str]) -> Iterator[tuple[Seen, Say]]:
+    """Progress of `total` images and lines that stay, to the stream `progress` (True: stderr; False: nowhere).
+
+    A line that was said is not said again.
+    """
     if progress is False:
-        yield lambda seen, note: None
+        yield lambda seen, note: None, lambda text: None
         return
+    said = set[str]()
     with Progress(title, total, sys.stderr if progress is True else progress) as line:
-        yield lambda seen, note: line.update(title, seen, note)
+
+        def say(text: str) -> None:
+            if text not in said:
+                said.add(text)
+                line.say(text)
+
+        yield lambda seen, note: line.update(title, seen, note), say

@@ -82,8 +82,10 @@ def train_teacher(
         check_free(Path(out).expanduser())  # before hours of training
     size = config.training.batch
     disk.on_disk_full(paths.on_disk_full)
-    with shown("teacher", config.training.samples, progress) as seen:
-        model = training.train_teacher(config, paths, worker, lambda step, loss: seen(step * size, f"loss {loss:.4f}"))
+    with shown("teacher", config.training.samples, progress) as (seen, say):
+        model = training.train_teacher(
+            config, paths, worker, lambda step, loss: seen(step * size, f"loss {loss:.4f}"), say
+        )
     folder = model.save(Path(out).expanduser()) if out else teacher_folder(config, paths)
     return Model(model, worker, folder)
 
@@ -176,7 +178,7 @@ def carry_out(
         require_local(folder, "out")
         require_writable(folder, "out")
     size = run.method.batch
-    with shown(method, run.method.samples, progress) as seen:
+    with shown(method, run.method.samples, progress) as (seen, say):
         result = run_distillation(
             run,
             paths,
@@ -184,6 +186,7 @@ def carry_out(
             worker=worker,
             report=lambda scores: seen(scores["samples"], f"distance {scores['distance']:.3f}"),
             on_step=lambda step, _, loss: seen(step * size, None),
+            say=say,
         )
     return Model(training.load_model(result.student, "out"), worker, Path(result.student), result)
 

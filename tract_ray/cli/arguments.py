@@ -34,7 +34,7 @@ Setting = Annotated[
 Samples = Annotated[str | None, typer.Option(help="Training images: 128000, 64k (64,000), 96M (96 x 2^20).")]
 Features = Annotated[
     str,
-    typer.Option(help="classifier, inception_clean, inception_legacy_tensorflow or inception_legacy_pytorch."),
+    typer.Option(help="classifier, random, inception_clean, inception_legacy_tensorflow or inception_legacy_pytorch."),
 ]
 SCORED = "50,000 of photographs, 4,000 of digits"
 LABELLED = "balanced or random; default: random for photographs"

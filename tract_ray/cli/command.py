@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tract_ray import __version__
-from tract_ray.cli import data, lists, models, reconstruct, runs, sampling, serve, sweeps
+from tract_ray.cli import data, lists, models, reconstruct, record, runs, sampling, serve, sweeps
 from tract_ray.terminal import run_app
 
 app = typer.Typer(
@@ -34,7 +34,7 @@ def options(
     """Options of the command itself."""
 
 
-for group in (runs, sweeps, sampling, serve, models, reconstruct, data, lists):
+for group in (runs, sweeps, sampling, serve, models, reconstruct, data, record, lists):
     app.add_typer(group.app)
 
 

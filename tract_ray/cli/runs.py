@@ -35,6 +35,7 @@ from tract_ray.cli.arguments import (
 )
 from tract_ray.config import config_hash, to_dict
 from tract_ray.data.on_disk import with_options
+from tract_ray.evaluation.extractors import extractors
 from tract_ray.training import Paths
 from tract_ray.training.forecast import forecast
 from tract_ray.training.precision import resolve_precision
@@ -185,4 +186,7 @@ def distill(
     ]
     if len(result.distances) > 1:
         lines += [f"  mu_i {mu:<10.6g} {d:9.3f}" for mu, d in sorted(result.distances.items())]
+    kind = extractors[run.evaluation.on(run.teacher.dataset).features]
+    if kind.note:
+        lines.append(f"note: {result.metric} {kind.note}")
     show(result.to_json(), as_json, "\n".join(lines))

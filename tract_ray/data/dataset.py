@@ -41,6 +41,13 @@ class Dataset:
         """16 hexadecimal digits of the decoded images, their order and their labels; the name is no part of it."""
         return fingerprint(self.images, self.labels, self.num_classes, self.flip)
 
+    def described(self) -> str:
+        """One line for a person: images, classes, shape, and what was left out."""
+        classes = f"{self.num_classes} classes" if self.num_classes > 1 else "no classes"
+        left = ", ".join(f"{count:,} {reason}" for reason, count in self.skipped.items())
+        shape = "x".join(map(str, self.shape))
+        return f"{self.name}: {len(self):,} images, {classes}, as {shape}" + (f"; left out: {left}" if left else "")
+
     def to(self, device: torch.device | str) -> Dataset:
         """The same data on `device`: uint8 is small enough to live beside the networks."""
         images = self.images.to(device)

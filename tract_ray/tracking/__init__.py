@@ -1,5 +1,6 @@
 """What goes to MLflow. Runs write their record to files; this room ships it, and waits while the server is away."""
 
+from tract_ray.tracking.moved import mend_moved
 from tract_ray.tracking.provenance import provenance
 from tract_ray.tracking.redaction import error_line, redact
 from tract_ray.tracking.shipper import Shipper
@@ -10,6 +11,7 @@ __all__ = [
     "Shipper",
     "check_reachable",
     "error_line",
+    "mend_moved",
     "provenance",
     "redact",
     "tracking_uri",

@@ -6,6 +6,7 @@ import importlib.metadata
 import re
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,15 @@ def log_student(mlflow: Any, client: Any, uri: str, run_id: str, student: Path, 
     previous = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(uri)
     try:
-        with tempfile.TemporaryDirectory() as scratch, mlflow.start_run(run_id=run_id, log_system_metrics=False):
+        with (
+            tempfile.TemporaryDirectory() as scratch,
+            mlflow.start_run(run_id=run_id, log_system_metrics=False),
+            warnings.catch_warnings(),
+        ):
             requirements, code = Path(scratch) / "requirements.txt", Path(scratch) / "tract_ray"
             requirements.write_text("\n".join(pinned_requirements()) + "\n")
             shutil.copytree(_PACKAGE, code, ignore=shutil.ignore_patterns("__pycache__"))
+            warnings.simplefilter("ignore", UserWarning)  # it misses type hints and an example; there is a signature
             logged = mlflow.pyfunc.log_model(
                 name="student",
                 python_model=model_from_code.__file__,

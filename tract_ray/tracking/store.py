@@ -20,6 +20,7 @@ from tract_ray import network
 from tract_ray.config import InputError, require
 from tract_ray.files import require_writable
 from tract_ray.tracking.logged_model import log_student
+from tract_ray.tracking.moved import SQLITE, artifacts_of, mend_moved
 from tract_ray.tracking.redaction import error_line, redact
 
 # A call must not hold a sweep for MLflow's own four minutes of retries: the shipper keeps what could not be sent.
@@ -32,7 +33,6 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 SWEEP_TAG, ID_TAG, TRIAL_TAG = "tract_ray.sweep", "tract_ray.sweep_id", "tract_ray.trial"
 PARENT_TAG = "mlflow.parentRunId"
 MAX_PARAM = 6000
-SQLITE = "sqlite:///"
 
 
 def tracking_uri(given: str | None, project: Path) -> str:
@@ -126,6 +126,7 @@ class MlflowStore:
         check_reachable(uri)
         if uri.startswith(SQLITE):
             Path(uri.removeprefix(SQLITE)).absolute().parent.mkdir(parents=True, exist_ok=True)
+            mend_moved(uri)
         import mlflow
         from mlflow import MlflowClient
 
@@ -144,7 +145,7 @@ class MlflowStore:
         """Artifacts of a database file live beside it, wherever the driver's current folder is."""
         location = None
         if self.uri.startswith(SQLITE):
-            location = str(Path(self.uri.removeprefix(SQLITE)).absolute().parent / "mlartifacts" / experiment)
+            location = artifacts_of(Path(self.uri.removeprefix(SQLITE)), experiment)
         return str(self.client.create_experiment(experiment, artifact_location=location))
 
     def _find(self, tags: Mapping[str, str], lacks: str = "") -> str | None:

@@ -15,7 +15,7 @@ from tract_ray.evaluation import Evaluator, latency
 from tract_ray.files import write_json
 from tract_ray.networks import count_parameters
 from tract_ray.training.checkpoint import CHECKPOINT, Position
-from tract_ray.training.keys import Start, model_content, start_of
+from tract_ray.training.keys import Start, model_content, start_of, teacher_folder
 from tract_ray.training.model import Model
 from tract_ray.training.notes import note
 from tract_ray.training.paths import Paths
@@ -41,6 +41,7 @@ def run_distillation(
     report: Report | None = None,
     on_step: Callable[[int, int, float], None] | None = None,
     reuse: bool = True,
+    say: Callable[[str], None] = lambda line: None,
 ) -> RunResult:
     """Distil, evaluate and save; continues from `folder` what was interrupted, and returns at once what was finished.
 
@@ -48,7 +49,7 @@ def run_distillation(
 
     Every worker of a run calls this with the same arguments. `report` is told the scores at each mark: `samples`
     seen, `distance` (the best of the bank), its `mu_i`, whether that is the `finished` run's, and what it has cost so
-    far (`trained` images, `device_seconds`). `on_step` is told (step, last step, loss).
+    far (`trained` images, `device_seconds`). `on_step` is told (step, last step, loss), `say` a line for each part.
     """
     started = time.perf_counter()
     worker = worker or Worker()
@@ -56,7 +57,7 @@ def run_distillation(
     result = find_result(folder, config, paths)
     if result is None:
         check_precision(config.method.precision, worker.device)
-        built = _build(config, paths, folder, worker)
+        built = _build(config, paths, folder, worker, say)
         last = stage_ends(config)[-1]
         ended = StagedRun(
             config,
@@ -90,9 +91,10 @@ class _Built:
     scorer: Scorer
 
 
-def _build(config: RunConfig, paths: Paths, folder: Path, worker: Worker) -> _Built:
-    teacher = _teacher(config, paths, worker).to(worker.device)
+def _build(config: RunConfig, paths: Paths, folder: Path, worker: Worker, say: Callable[[str], None]) -> _Built:
+    teacher = _teacher(config, paths, worker, say).to(worker.device)
     dataset = load_dataset(teacher.dataset or config.teacher.dataset, paths.data_root).to(worker.device)
+    say(dataset.described())
     evaluator = build_evaluator(config.evaluation, teacher, dataset, paths, worker)
     start = start_of(config, model_content(teacher), dataset.fingerprint)
     network, student = initial_student(config, teacher)
@@ -108,11 +110,13 @@ def _build(config: RunConfig, paths: Paths, folder: Path, worker: Worker) -> _Bu
     return _Built(start, dataset, method, evaluator, scorer)
 
 
-def _teacher(config: RunConfig, paths: Paths, worker: Worker) -> Model:
+def _teacher(config: RunConfig, paths: Paths, worker: Worker, say: Callable[[str], None]) -> Model:
     """The run's teacher, trained if need be, after everything that can be checked without it."""
     teacher = check_run(config, paths, worker.world)
-    all_found = worker.agree(teacher is not None)
-    return teacher if teacher is not None and all_found else train_teacher(config.teacher, paths, worker)
+    if not worker.agree(teacher is not None) or teacher is None:
+        return train_teacher(config.teacher, paths, worker, say=say)
+    say(f"teacher: found in {teacher_folder(config.teacher, paths)}")
+    return teacher
 
 
 def _finish(

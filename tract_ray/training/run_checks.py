@@ -85,10 +85,13 @@ def _check_features(name: str, dataset: str) -> None:
         name != "classifier",
         "features",
         f"{dataset} has no classes, which the classifier would learn; sort its images into a folder for each class, or "
-        "choose other features",
+        "choose other features (random ones need none)",
     )
     try:
         check_extractor(name)
     except InputError as error:
-        advice = "or sort the images into a folder for each class and use --features classifier"
+        advice = (
+            "or use --features random, which needs neither weights nor classes, or sort the images into a folder for "
+            "each class and use --features classifier"
+        )
         raise InputError(str(error).replace("or use --features classifier", advice)) from None

@@ -42,32 +42,44 @@ def train_teacher(
     paths: Paths,
     worker: Worker | None = None,
     on_step: Callable[[int, float], None] | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Model:
     """The teacher of `config`: found in the cache, or trained (continuing what was interrupted) and put there.
 
     Of the processes that need it at the same time one trains it; the others wait, and are told no step. `on_step` is
-    told (step, loss).
+    told (step, loss), and `say` a line for each part of it.
     """
     worker = worker or Worker()
     found = find_teacher(config, paths)
     all_found = worker.agree(found is not None)
     if found is not None and all_found:
+        say(f"teacher: found in {teacher_folder(config, paths)}")
         return found
     require_writable(paths.cache, "storage")
     check_dataset(config.dataset)
     check_precision(config.training.precision, worker.device)
     folder = teacher_folder(config, paths)
     with claim(folder.with_name(f".{folder.name}.lock"), lambda: _is_trained(folder), worker) as ready:
-        return load_model(folder, "teacher") if ready else _train(config, paths, worker, on_step)
+        model = load_model(folder, "teacher") if ready else _train(config, paths, worker, on_step, say)
+    say(f"teacher: {'found' if ready else 'trained, kept'} in {folder}")
+    return model
 
 
 def _is_trained(folder: Path) -> bool:
     return (folder / "config.json").is_file()
 
 
-def _train(config: TeacherConfig, paths: Paths, worker: Worker, on_step: Callable[[int, float], None] | None) -> Model:
+def _train(
+    config: TeacherConfig,
+    paths: Paths,
+    worker: Worker,
+    on_step: Callable[[int, float], None] | None,
+    say: Callable[[str], None],
+) -> Model:
     assert config.network is not None
     dataset = load_dataset(config.dataset, paths.data_root).to(worker.device)
+    say(dataset.described())
+    say(f"teacher: {config.network.name} learns from {config.training.samples:,} images")
     classes = dataset.num_classes if config.conditional else 0
     network = build_for(config.network, dataset.shape, config.training.prediction, classes, seed=config.seed)
     method = Denoising(config.training, None, network.to(worker.device))

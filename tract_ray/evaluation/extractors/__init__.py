@@ -11,6 +11,7 @@ from tract_ray.evaluation.extractors.extractor import (
 )
 from tract_ray.evaluation.extractors.inception import InceptionClean, InceptionLegacyTensorflow
 from tract_ray.evaluation.extractors.inception_pytorch import InceptionLegacyPytorch
+from tract_ray.evaluation.extractors.random_features import RandomFeatures
 
 __all__ = [
     "ClassifierFeatures",
@@ -18,6 +19,7 @@ __all__ = [
     "InceptionClean",
     "InceptionLegacyPytorch",
     "InceptionLegacyTensorflow",
+    "RandomFeatures",
     "build_extractor",
     "check_extractor",
     "extractor_kind",

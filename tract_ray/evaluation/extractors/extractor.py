@@ -26,11 +26,13 @@ class FeatureExtractor(ABC):
     `label` names it in the name of a distance, because distances of two extractors differ; `fingerprint` is the content
     that determines its features. `samples` and `labels` are what its distances are measured on unless a configuration
     says otherwise: how many images, and whether a conditional network's labels are `balanced` or drawn at `random`.
+    `note` is what a person must know of its distances, where they are not what one expects.
     """
 
     kind: ClassVar[str]
     samples: ClassVar[int] = 4000
     labels: ClassVar[str] = "balanced"
+    note: ClassVar[str] = ""
     label: str
     fingerprint: str
 
