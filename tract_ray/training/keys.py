@@ -88,7 +88,7 @@ def teacher_key(config: TeacherConfig, data: str) -> str:
     return config_hash(
         {
             "format": FORMAT,
-            "dataset": [config.dataset, data],
+            "dataset": [_kind_of(config.dataset), data],
             "network": network_content(config.network),
             "conditional": config.conditional,
             "training": training,
@@ -101,10 +101,14 @@ def teacher_folder(config: TeacherConfig, paths: Paths) -> Path:
     """Where the teacher is, or will be."""
     if config.path is not None:
         return Path(config.path).expanduser().absolute()
-    name = config.dataset.replace("/", "_").replace(":", "_")
     assert config.network is not None
     key = teacher_key(config, data_key(config.dataset, paths.data_root))
-    return paths.cache / "teachers" / f"{name}-{config.network.name}-{key}"
+    return paths.cache / "teachers" / f"{_kind_of(config.dataset)}-{config.network.name}-{key}"
+
+
+def _kind_of(dataset: str) -> str:
+    """The name of a data set; `folder` for images on disk, which are the same wherever they lie."""
+    return dataset.partition(":")[0]
 
 
 class Start(NamedTuple):
@@ -139,7 +143,7 @@ def planned_start(config: RunConfig, paths: Paths | None) -> tuple[Start, str]:
     folder = teacher_folder(teacher, paths) if paths else Path(teacher.path).absolute() if teacher.path else None
     if folder and (folder / "config.json").is_file():
         content, known = folder_content(folder, "teacher")
-        name = known or name
+        name = known if known and teacher.path else name  # its own data may have been moved since
     else:
         network = network_content(teacher.network) if teacher.network else {}
         content = {"weights": folder.name if folder else teacher_key(teacher, name), "network": network}

@@ -31,10 +31,13 @@ def find_teacher(config: TeacherConfig, paths: Paths) -> Model | None:
     if config.path is None and not _is_trained(folder):
         return None
     try:
-        return load_model(folder, "teacher")
+        model = load_model(folder, "teacher")
     except InputError as error:
         remedy = "" if config.path else "; remove its folder, and it is trained again"
         raise InputError(f"{error}{remedy}") from None
+    if config.path is None:
+        model.dataset = config.dataset  # the same images, wherever they lay when it was trained
+    return model
 
 
 def train_teacher(
@@ -60,9 +63,11 @@ def train_teacher(
     check_precision(config.training.precision, worker.device)
     folder = teacher_folder(config, paths)
     with claim(folder.with_name(f".{folder.name}.lock"), lambda: _is_trained(folder), worker) as ready:
-        model = load_model(folder, "teacher") if ready else _train(config, paths, worker, on_step, say)
+        model = None if ready else _train(config, paths, worker, on_step, say)
     say(f"teacher: {'found' if ready else 'trained, kept'} in {folder}")
-    return model
+    found = model or find_teacher(config, paths)
+    assert found is not None
+    return found
 
 
 def _is_trained(folder: Path) -> bool:
