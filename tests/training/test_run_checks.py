@@ -23,9 +23,12 @@ def test_pictures_without_classes_need_features(tmp_path: Path, unlabelled: str)
     where = ["--dataset", unlabelled, "--network", "unet_8x8", "--storage", tmp_path / "runs", "--device", "cpu"]
     line = refusal("distill", *where, "--features", "classifier")
     assert line.startswith(f"features: {unlabelled} has no classes")
-    line = refusal("distill", *where)
-    assert line.startswith("features: ")
-    assert "sort the images into a folder for each class" in line
+    for dry in ([], ["--dry-run"]):
+        line = refusal("distill", *where, *dry)
+        assert line.startswith("features: ")
+        assert (
+            "use --features random, which needs neither weights nor classes, or sort the images into a folder" in line
+        )
 
 
 def test_a_dry_run_refuses_it_too(tmp_path: Path, unlabelled: str) -> None:

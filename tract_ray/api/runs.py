@@ -21,9 +21,11 @@ from tract_ray.training import (
     Paths,
     RunConfig,
     Worker,
+    check_run,
     run_distillation,
     teacher_folder,
 )
+from tract_ray.training.keys import inputs_key
 from tract_ray.training.model import check_free
 from tract_ray.training.paths import absolute_dataset
 from tract_ray.training.recipes import find_recipe, teacher_recipe
@@ -173,7 +175,10 @@ def carry_out(
 ) -> Model:
     """Bring a run that is `planned` to its scored student; `out` and `progress` are those of `distill`."""
     method = run.method.kind
-    folder = Path(out).expanduser() if out else paths.storage / "distill" / f"{method}-{config_hash(run)}"
+    check_run(run, paths)  # before images are decoded for the key
+    inputs = inputs_key(run, paths)
+    key = config_hash([config_hash(run), inputs]) if inputs else config_hash(run)
+    folder = Path(out).expanduser() if out else paths.storage / "distill" / f"{method}-{key}"
     if out:
         require_local(folder, "out")
         require_writable(folder, "out")

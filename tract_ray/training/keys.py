@@ -150,6 +150,24 @@ def planned_start(config: RunConfig, paths: Paths | None) -> tuple[Start, str]:
     return start_of(config, content, data_key(name, paths.data_root) if paths else name), name
 
 
+def inputs_key(config: RunConfig, paths: Paths) -> str:
+    """Of what a configuration only names, a place on disk: images, a teacher, a first student. "" where it names none,
+    or where they cannot be read any more.
+    """
+    teacher, name, found = config.teacher.path, config.teacher.dataset, list[Any]()
+    try:
+        if teacher:
+            content, known = folder_content(Path(teacher).expanduser().absolute(), "teacher")
+            found, name = [content], known or name
+        if config.student_from not in ("teacher", "random"):
+            found.append(folder_content(Path(config.student_from).expanduser().absolute(), "student_from")[0])
+        if _kind_of(name) != name:
+            found.append(dataset_fingerprint(name, paths.data_root))
+    except InputError:
+        return ""
+    return config_hash(found) if found else ""
+
+
 def evaluation_content(config: EvaluationConfig, dataset: str, *, last: bool, whole: bool) -> dict[str, Any]:
     """What determines the scores of a stage, `last` of its run or not; `whole`: all images are scored at every mark."""
     content = to_dict(config.on(dataset) if dataset else config)
