@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
 import pytest
 from commands import content, refusal, run
+from mlflow.tracking._tracking_service import utils
 from PIL import Image
 from services import mlflow_at, wait_until
 
@@ -20,6 +22,12 @@ from tract_ray.training.record import Record
 
 pytestmark = pytest.mark.cluster
 Make = Callable[[str], Path]
+
+
+@pytest.fixture(autouse=True)
+def another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow remembers where a run's artifacts lie as long as the process lives; a copy's run has the same number."""
+    monkeypatch.setattr(utils, "_artifact_repos_cache", OrderedDict())
 
 
 @pytest.fixture(scope="module")

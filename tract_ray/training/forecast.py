@@ -12,7 +12,7 @@ from tract_ray.data import dataset_info
 from tract_ray.distillation import methods, phase_at
 from tract_ray.networks import count_parameters
 from tract_ray.training.paths import Paths
-from tract_ray.training.run_checks import check_steps
+from tract_ray.training.run_checks import check_features, check_steps
 from tract_ray.training.run_config import NetworkConfig, RunConfig, build_for
 from tract_ray.training.scoring import evaluation_marks
 from tract_ray.training.student import architectures
@@ -84,6 +84,8 @@ def forecast(run: RunConfig, paths: Paths, worker: Worker | None = None) -> Fore
     taught = model.network if model else run.teacher.network
     assert taught is not None  # only a teacher in a folder has none, and that was found
     info = dataset_info((model.dataset if model else "") or run.teacher.dataset)
+    if info.num_classes <= 1:  # a person's own pictures; a recipe's data may be on another machine, as its weights
+        check_features(run.evaluation.extractor(info.name), info.name)
     shape = model.shape if model else info.shape
     classes = model.num_classes if model else (info.num_classes if run.teacher.conditional else 0)
     prediction = model.denoiser.prediction if model else run.teacher.training.prediction

@@ -41,7 +41,7 @@ def check_run(config: RunConfig, paths: Paths, workers: int = 1) -> Model | None
     check_dataset(dataset)
     if teacher and not teacher.dataset:
         _check_named(teacher, dataset)
-    _check_features(config.evaluation.extractor(dataset), dataset)
+    check_features(config.evaluation.extractor(dataset), dataset)
     require_writable(paths.storage, "storage")
     return teacher
 
@@ -76,7 +76,7 @@ def _check_named(teacher: Model, dataset: str) -> None:
     )
 
 
-def _check_features(name: str, dataset: str) -> None:
+def check_features(name: str, dataset: str) -> None:
     """Refuse features that `dataset` cannot have, with what can be done about it."""
     if dataset_info(dataset).num_classes > 1:
         check_extractor(name)
