@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from optuna.trial import TrialState
+from ray.tune.utils.util import flatten_dict
 from studies import BANKED, SHARING, Driver
 
 from tract_ray.analysis.rows import read_rows
@@ -68,7 +69,7 @@ def test_the_sampler_is_told_what_the_row_is_chosen_by(tmp_path: Path) -> None:
     for bank, reported in (({"0.9": 1.0, "0.5": 2.5}, 1.2), ({"0.9": 6.0, "0.5": 3.0}, 3.1)):
         asked = driver.ask()
         seeds.append({**driver.result(1024, reported, finished=True), "distances": bank})
-        driver.searcher.on_trial_complete(asked.name, seeds[-1])
+        driver.searcher.on_trial_complete(asked.name, flatten_dict(seeds[-1]))  # as Tune tells it
     row = pooled(seeds)
     assert row.mu_i == 0.5
     assert driver.study.trials[0].value == row.selection == 2.75

@@ -11,6 +11,7 @@ import optuna
 from optuna.trial import TrialState
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
+from ray.tune.utils.util import unflatten_dict
 
 from tract_ray.cluster.retries import Retries
 from tract_ray.cluster.trial import ran_at
@@ -98,7 +99,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         job = self.live.pop(trial_id, None)
         if job is None:
             return
-        result = result or {}
+        result = unflatten_dict(dict(result or {}))  # Tune tells it with "distances/0.9" for what is below "distances"
         if error and (seconds := self.retries.add(job, self.failed_at.pop(trial_id, ""))) is not None:
             self.live[_waiting(job)] = job  # for everybody else it is still one of those that are on their way
             if self.on_retry:
