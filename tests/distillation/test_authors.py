@@ -10,7 +10,7 @@ import pytest
 
 from tract_ray.benchmarks.scripted import Outcome, Script, distance, networks, scripts, train_scripted, weights_of
 
-B = 2
+B = 3
 
 
 def agree(recipe: str, found: Outcome, expected: Outcome) -> None:
@@ -32,8 +32,8 @@ def script() -> list[Script]:
 
 @pytest.fixture(scope="module")
 def few(script: list[Script]) -> Outcome:
-    """TRACT in six steps."""
-    return authors.tract(*networks("tract-cifar10"), script[:6], SCHEDULE, 2e-4)
+    """TRACT in eight steps."""
+    return authors.tract(*networks("tract-cifar10"), script[:8], SCHEDULE, 2e-4)
 
 
 def test_tract(script: list[Script], tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_tract(script: list[Script], tmp_path: Path) -> None:
 def test_another_choice_is_another_training(
     change: dict[str, Any], few: Outcome, script: list[Script], tmp_path: Path
 ) -> None:
-    found = train_scripted("tract-cifar10", script[:6], tmp_path, time_schedule=SCHEDULE, **change)
+    found = train_scripted("tract-cifar10", script[:8], tmp_path, time_schedule=SCHEDULE, **change)
     with pytest.raises(AssertionError):
         agree("tract-cifar10", found, few)
 
