@@ -103,7 +103,7 @@ def test_the_recipe_is_for_the_teachers_data(tmp_path: Path, monkeypatch: pytest
         configs.append(config)
         raise InputError("enough")
 
-    monkeypatch.setattr("tract_ray.api.runs.run_distillation", note)
+    monkeypatch.setattr("tract_ray.api.runs.check_run", note)  # the first that sees the whole run
     assert refusal("distill", "--teacher", tmp_path / "teacher", "--device", "cpu") == "enough"
     assert configs[0].teacher.dataset == "cifar10"
     assert configs[0].method == TractConfig()

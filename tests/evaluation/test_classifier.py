@@ -76,14 +76,12 @@ def test_other_images_or_another_recipe_are_another_classifier(
     assert len(list((tmp_path / "classifiers").iterdir())) == 3
 
 
-def test_a_damaged_cache_is_named(tmp_path: Path, short: None) -> None:
-    trained_classifier(load_dataset("digits"), tmp_path)
+def test_a_damaged_cache_is_made_again(tmp_path: Path, short: None) -> None:
+    before, *_ = trained_classifier(load_dataset("digits"), tmp_path)
     (file,) = tmp_path.rglob("model.safetensors")
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(InputError) as caught:
-        trained_classifier(load_dataset("digits"), tmp_path)
-    assert str(caught.value).startswith(f"features: {file} is damaged")
-    assert "\n" not in str(caught.value)
+    again, *_ = trained_classifier(load_dataset("digits"), tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(before.parameters(), again.parameters(), strict=True))
 
 
 def test_images_without_classes(tmp_path: Path) -> None:

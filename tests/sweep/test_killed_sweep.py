@@ -217,9 +217,9 @@ def test_another_setting_is_refused(story: Story, option: str, difference: str) 
 
 def test_another_space_is_refused(story: Story, tmp_path: Path) -> None:
     other = tmp_path / "mu_search.py"
-    drawn = "    return {"
+    drawn = "        return {**average"
     more = 'trial.suggest_float("another", 0.0, 1.0)'
-    other.write_text(SCRIPT.read_text().replace(drawn, f"    {more}\n{drawn}"))
+    other.write_text(SCRIPT.read_text().replace(drawn, f"        {more}\n{drawn}"))
     called = story.sweep.call("--resume", script=other)
     assert (called.status, called.out) == (2, "")
     assert called.err == ("error: resume: killed was started with other settings: another was None, is 0 to 1\n")

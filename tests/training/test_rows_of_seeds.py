@@ -53,8 +53,8 @@ def test_all_of_a_row_is_of_one_average(paths: Paths, tmp_path: Path) -> None:
     fresh = read_json(tmp_path / row.name / "result.json", "result")["reported"][repr(other)]
     asked = replace(row, mu_i=other, seeds=(fresh, fresh))
     assert student_of(asked, tmp_path) is None
-    student = load_model(best_student(asked, tmp_path, paths))
+    student = load_model(best_student(asked, run, tmp_path, paths))
     assert (student.about["mu_i"], student.about["distance"]) == (other, fresh)
     evaluator = Evaluator(load_dataset("digits"), "classifier", paths.cache)
     assert evaluator.distance(lambda noise, _: student.sample(noise), 80) == pytest.approx(fresh, rel=1e-5)
-    assert student_of(asked, tmp_path) == best_student(asked, tmp_path, paths)
+    assert student_of(asked, tmp_path) == best_student(asked, run, tmp_path, paths)

@@ -41,8 +41,10 @@ def mend_moved(uri: str) -> int:
         with closing(sqlite3.connect(database, timeout=30)) as connection:
             moved = _moved(connection, database)
             return _mend(connection, moved) if moved else 0
-    except sqlite3.Error as error:
+    except sqlite3.OperationalError as error:
         raise InputError(f"mlflow-uri: {database} was moved, and its addresses cannot be mended ({error})") from None
+    except sqlite3.DatabaseError:  # no database: whoever opens it says so
+        return 0
 
 
 def _moved(connection: sqlite3.Connection, database: Path) -> dict[str, str]:

@@ -30,6 +30,10 @@ def find_teacher(config: TeacherConfig, paths: Paths) -> Model | None:
     folder = teacher_folder(config, paths)
     if config.path is None and not _is_trained(folder):
         return None
+    return _read(config, folder)
+
+
+def _read(config: TeacherConfig, folder: Path) -> Model:
     try:
         model = load_model(folder, "teacher")
     except InputError as error:
@@ -65,9 +69,7 @@ def train_teacher(
     with claim(folder.with_name(f".{folder.name}.lock"), lambda: _is_trained(folder), worker) as ready:
         model = None if ready else _train(config, paths, worker, on_step, say)
     say(f"teacher: {'found' if ready else 'trained, kept'} in {folder}")
-    found = model or find_teacher(config, paths)
-    assert found is not None
-    return found
+    return model or _read(config, folder)
 
 
 def _is_trained(folder: Path) -> bool:
